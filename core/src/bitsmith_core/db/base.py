@@ -1,0 +1,31 @@
+"""What every table shares: constraint names that migrations can rely on, UTC timestamps, JSONB."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DateTime, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+
+from bitsmith_core.ids import FileId, JobId, ModelId
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's declared shape)
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        FileId: Text(),
+        JobId: Text(),
+        ModelId: Text(),
+        dict[str, Any]: JSONB(),
+        list[str]: JSONB(),
+    }

@@ -1,0 +1,54 @@
+"""One unit of work: `with database.transaction() as tx`. Services take `tx` and never commit; the edge does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, create_engine, func, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from bitsmith_core.errors import DatabaseUnavailable
+from bitsmith_core.settings import DatabaseSettings
+
+Tx = Session
+
+database_now = func.now  # the transaction's start by the database's clock; the only time that leases and queues know
+
+
+class Database:
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._engine: Engine = create_engine(
+            settings.url.get_secret_value(),
+            pool_size=settings.pool_size,
+            max_overflow=10,
+            pool_pre_ping=True,  # a restarted server must not fail the first request after it
+            connect_args={"connect_timeout": 5, "options": "-c timezone=utc -c lock_timeout=10s"},
+        )
+        # Objects outlive the commit at the edge, which renders them; nothing is written through them afterwards.
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """Commit on exit, roll back on any exception.
+
+        Raises:
+            DatabaseUnavailable: the server is gone or refuses connections.
+        """
+        try:
+            with self._sessions.begin() as tx:
+                yield tx
+        except OperationalError as error:
+            raise DatabaseUnavailable(f"Postgres does not answer: {error.orig}") from error
+
+    def ping(self) -> None:
+        """Raises DatabaseUnavailable."""
+        with self.transaction() as tx:
+            tx.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """For what is not a unit of work: advisory locks, migrations' checks."""
+        return self._engine

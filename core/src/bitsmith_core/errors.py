@@ -1,0 +1,108 @@
+"""Every error the platform raises on purpose.
+
+BitsmithError
+|-- Permanent               same input, same failure; never retried
+|   |-- Invalid             the request asks for something impossible; names each place
+|   |   |-- InvalidSpec
+|   |   `-- InvalidFile
+|   |-- NotFound
+|   |-- Unauthorized
+|   `-- Conflict            the state forbids it, e.g. cancelling a finished job
+|       |-- IllegalTransition
+|       |-- IdempotencyMismatch
+|       `-- LeaseLost       another attempt owns the job now; write nothing more
+`-- Transient               retried with back-off
+    |-- StoreUnavailable
+    |-- QueueUnavailable
+    `-- DatabaseUnavailable
+
+The class decides what happens next, `code` is stable for machines, the message
+is for a person. HTTP is known in bitsmith_api.errors only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One place in the input that is wrong."""
+
+    pointer: str  # JSON pointer into the request ("/method/qsft/...") or "line 7" of a file
+    code: str
+    detail: str
+
+
+class BitsmithError(Exception):
+    code: ClassVar[str] = "error"
+
+
+class Permanent(BitsmithError):
+    code = "permanent"
+
+
+class Transient(BitsmithError):
+    code = "transient"
+
+
+class Invalid(Permanent):
+    """Bad input, with every place that is wrong."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class InvalidSpec(Invalid):
+    code = "invalid_spec"
+
+
+class InvalidFile(Invalid):
+    code = "invalid_file"
+
+
+class NotFound(Permanent):
+    code = "not_found"
+
+
+class Unauthorized(Permanent):
+    code = "unauthorized"
+
+
+class Conflict(Permanent):
+    code = "conflict"
+
+
+class IllegalTransition(Conflict):
+    code = "illegal_transition"
+
+    def __init__(self, job_id: str, current: str, wanted: str) -> None:
+        super().__init__(f"job {job_id} is {current} and cannot become {wanted}")
+        self.job_id, self.current, self.wanted = job_id, current, wanted
+
+
+class IdempotencyMismatch(Conflict):
+    code = "idempotency_mismatch"
+
+
+class LeaseLost(Conflict):
+    code = "lease_lost"
+
+    def __init__(self, job_id: str, epoch: int) -> None:
+        super().__init__(f"attempt {epoch} no longer owns job {job_id}")
+        self.job_id, self.epoch = job_id, epoch
+
+
+class StoreUnavailable(Transient):
+    code = "store_unavailable"
+
+
+class QueueUnavailable(Transient):
+    code = "queue_unavailable"
+
+
+class DatabaseUnavailable(Transient):
+    code = "database_unavailable"

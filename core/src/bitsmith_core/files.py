@@ -1,0 +1,71 @@
+"""Uploaded data files: content-addressed bytes in the store, one row per upload."""
+
+from pathlib import Path
+
+from sqlalchemy import select
+
+from bitsmith_core.bundle import file_sha256
+from bitsmith_core.db import Tx
+from bitsmith_core.db.models import File
+from bitsmith_core.errors import InvalidFile, NotFound
+from bitsmith_core.ids import FileId, new_file_id
+from bitsmith_core.spec.records import read_records
+from bitsmith_core.storage import ObjectStore
+
+__all__ = ["File", "add", "get", "page", "store_bytes", "validate"]
+
+
+def validate(path: Path) -> int:
+    """How many examples a JSONL file holds.
+
+    Raises:
+        InvalidFile: naming each bad line.
+    """
+    with path.open("rb") as lines:
+        return sum(1 for _ in read_records(lines))
+
+
+def store_bytes(store: ObjectStore, path: Path) -> str:
+    """Put the file under its digest, unless the store has it; answers the digest. Safe to repeat."""
+    sha256 = file_sha256(path)
+    key = object_key(sha256)
+    if store.stat(key) is None:
+        store.put_file(key, path)
+    return sha256
+
+
+def object_key(sha256: str) -> str:
+    return f"files/sha256/{sha256}"
+
+
+def add(tx: Tx, *, filename: str, purpose: str, size_bytes: int, sha256: str, examples: int) -> File:
+    """A row for bytes that are in the store already (bytes without a row are garbage, a row without bytes is a lie)."""
+    if not filename.strip() or "/" in filename or "\\" in filename or "\0" in filename:
+        raise InvalidFile(f"{filename!r} is not a file name; send a plain name without a path")
+    file = File(
+        id=new_file_id(),
+        filename=filename,
+        purpose=purpose,
+        bytes=size_bytes,
+        sha256=sha256,
+        examples=examples,
+        object_key=object_key(sha256),
+    )
+    tx.add(file)
+    tx.flush()
+    return file
+
+
+def get(tx: Tx, file_id: FileId) -> File:
+    file = tx.get(File, file_id)
+    if file is None:
+        raise NotFound(f"there is no file {file_id}")
+    return file
+
+
+def page(tx: Tx, *, limit: int, after: FileId | None = None) -> list[File]:
+    """Newest first; ids sort by time, so the cursor is the last id seen."""
+    query = select(File).order_by(File.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(File.id < after)
+    return list(tx.scalars(query))

@@ -1,0 +1,46 @@
+"""Names of things: a prefix and a time-ordered random number.
+
+`ftjob-` + base32hex of a UUIDv7, lower case: sorts by creation time as text, is
+a valid Kubernetes name and a safe path segment, and says what it names.
+"""
+
+import base64
+import os
+import re
+import time
+from typing import NewType
+
+JobId = NewType("JobId", str)
+FileId = NewType("FileId", str)
+ModelId = NewType("ModelId", str)
+
+_BODY = "[0-9a-v]{26}"
+
+
+def _mint(prefix: str) -> str:
+    """RFC 9562 UUIDv7: 48 bits of unix milliseconds, then random; base32hex keeps the byte order as text order."""
+    milliseconds = time.time_ns() // 1_000_000
+    raw = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    return f"{prefix}-{base64.b32hexencode(bytes(raw)).decode().rstrip('=').lower()}"
+
+
+def new_job_id() -> JobId:
+    return JobId(_mint("ftjob"))
+
+
+def new_file_id() -> FileId:
+    return FileId(_mint("file"))
+
+
+def new_model_id() -> ModelId:
+    return ModelId(_mint("model"))
+
+
+def is_file_id(text: str) -> bool:
+    return re.fullmatch(f"file-{_BODY}", text) is not None
+
+
+def is_job_id(text: str) -> bool:
+    return re.fullmatch(f"ftjob-{_BODY}", text) is not None

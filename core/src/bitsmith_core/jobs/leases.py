@@ -1,0 +1,96 @@
+"""The lease: the right to write about a job, held by one attempt until it ends or its time runs out.
+
+`claim` hands it out, every later write takes it and fails without it. Time is the
+database's, so no worker's clock can steal or keep a job.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import and_, func, or_, select, update
+
+from bitsmith_core.db import Tx
+from bitsmith_core.db.models import Attempt, Job
+from bitsmith_core.errors import LeaseLost
+from bitsmith_core.ids import JobId
+from bitsmith_core.jobs.states import DesiredState, JobStatus
+from bitsmith_core.wire import FailureClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    job_id: JobId
+    token: UUID
+    attempt: int
+    worker: str
+
+    @property
+    def prefix(self) -> str:
+        """Where this attempt may put objects; no other attempt ever writes there."""
+        return f"jobs/{self.job_id}/a{self.attempt}-{self.token.hex[:8]}"
+
+
+def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
+    """Take the job unless it is over, waits for its back-off, or a live worker has it.
+
+    One UPDATE decides: the broker may deliver a message twice, and two workers must not both win.
+    """
+    token = uuid4()
+    lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
+    waiting = and_(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
+    attempt = tx.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.desired_state == DesiredState.RUN, or_(waiting, lapsed))
+        .values(
+            status=JobStatus.RUNNING,
+            lease_token=token,
+            lease_worker=worker,
+            lease_expires_at=func.now() + ttl,
+            attempt_no=Job.attempt_no + 1,
+            started_at=func.coalesce(Job.started_at, func.now()),
+            offered_at=None,
+        )
+        .returning(Job.attempt_no)
+        .execution_options(synchronize_session=False)
+    )
+    if attempt is None:
+        return None
+    # A lapsed attempt that nobody reaped yet ends here.
+    tx.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+        .values(ended_at=func.now(), outcome=FailureClass.INFRA, reason_code="lease_expired")
+    )
+    tx.add(Attempt(job_id=job_id, number=attempt, worker=worker))
+    return Lease(job_id=job_id, token=token, attempt=attempt, worker=worker)
+
+
+def extend(tx: Tx, lease: Lease, *, ttl: timedelta) -> DesiredState:
+    """Keep the lease; answers what people want of the job now.
+
+    Raises:
+        LeaseLost: stop the engine and write nothing.
+    """
+    desired = tx.scalar(
+        update(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token)
+        .values(lease_expires_at=func.now() + ttl)
+        .returning(Job.desired_state)
+        .execution_options(synchronize_session=False)
+    )
+    if desired is None:
+        raise LeaseLost(lease.job_id, lease.attempt)
+    return DesiredState(desired)
+
+
+def held(tx: Tx, lease: Lease) -> Job:
+    """The job, locked for this transaction, if the lease still holds.
+
+    Raises:
+        LeaseLost: another attempt owns the job, or it is over.
+    """
+    job = tx.scalar(select(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token).with_for_update())
+    if job is None:
+        raise LeaseLost(lease.job_id, lease.attempt)
+    return job

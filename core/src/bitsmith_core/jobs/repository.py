@@ -1,0 +1,132 @@
+"""Every SQL statement about jobs that is not a lease, the outbox or a worker's report."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from bitsmith_core.db import Tx
+from bitsmith_core.db.models import Attempt, Checkpoint, File, IdempotencyKey, Job, JobEvent
+from bitsmith_core.ids import FileId, JobId
+from bitsmith_core.jobs.states import JobStatus
+
+
+def get(tx: Tx, job_id: JobId) -> Job | None:
+    return tx.get(Job, job_id)
+
+
+def locked(tx: Tx, job_id: JobId) -> Job | None:
+    """The job, held against every other writer until the transaction ends."""
+    return tx.scalar(select(Job).where(Job.id == job_id).with_for_update())
+
+
+def page(tx: Tx, *, limit: int, after: JobId | None, statuses: Sequence[JobStatus]) -> list[Job]:
+    """Newest first; ids sort by time, so the cursor is the last id seen."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    return list(tx.scalars(query))
+
+
+def count_by_status(tx: Tx) -> dict[str, int]:
+    return dict(tx.execute(select(Job.status, func.count()).group_by(Job.status)).tuples().all())
+
+
+def oldest_wait_seconds(tx: Tx) -> float:
+    """Age of the oldest queued job, 0 without one."""
+    query = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == JobStatus.QUEUED)
+    return float(tx.scalar(query) or 0)
+
+
+def file(tx: Tx, file_id: FileId) -> File | None:
+    return tx.get(File, file_id)
+
+
+def remembered(tx: Tx, key: str) -> IdempotencyKey | None:
+    """What was answered under this key; serialises all users of the key until the transaction ends."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
+    return tx.get(IdempotencyKey, key)
+
+
+def add_event(tx: Tx, job: Job, *, type_: str, message: str, data: dict[str, Any], level: str = "info") -> None:
+    """Append to the job's history. The caller holds the job's row, so numbers have no gaps and no doubles."""
+    job.last_seq += 1
+    tx.add(JobEvent(job_id=job.id, seq=job.last_seq, type=type_, level=level, message=message, data=data))
+
+
+def events_after(tx: Tx, job_id: JobId, *, seq: int, limit: int) -> list[JobEvent]:
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq).order_by(JobEvent.seq).limit(limit)
+    return list(tx.scalars(query))
+
+
+def attempts(tx: Tx, job_id: JobId) -> list[Attempt]:
+    return list(tx.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+
+
+def end_attempt(
+    tx: Tx, job_id: JobId, number: int, *, outcome: str, code: str | None = None, message: str | None = None
+) -> None:
+    tx.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job_id, Attempt.number == number)
+        .values(ended_at=func.now(), outcome=outcome, reason_code=code, reason_message=message)
+    )
+
+
+def put_checkpoint(tx: Tx, job_id: JobId, *, stage: str, attempt: int, prefix: str, files: list[str]) -> None:
+    row = insert(Checkpoint).values(job_id=job_id, stage=stage, attempt=attempt, prefix=prefix, files=files)
+    tx.execute(
+        row.on_conflict_do_update(
+            index_elements=[Checkpoint.job_id, Checkpoint.stage],
+            set_={"attempt": attempt, "prefix": prefix, "files": files, "created_at": func.now()},
+        )
+    )
+
+
+def checkpoints(tx: Tx, job_id: JobId) -> list[Checkpoint]:
+    return list(tx.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.created_at)))
+
+
+def to_offer(tx: Tx, *, limit: int, offer_again_after: timedelta) -> list[Job]:
+    """Queued jobs that no message travels for, oldest first.
+
+    An offer that nobody claimed in time counts as lost: the broker may have been flushed.
+    """
+    query = (
+        select(Job)
+        .where(
+            Job.status == JobStatus.QUEUED,
+            Job.not_before <= func.now(),
+            or_(Job.offered_at.is_(None), Job.offered_at < func.now() - offer_again_after),
+        )
+        .order_by(Job.created_at, Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return list(tx.scalars(query))
+
+
+def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
+    """Queued jobs whose message is on its way to a worker."""
+    query = (
+        select(func.count())
+        .select_from(Job)
+        .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
+    )
+    return tx.scalar(query) or 0
+
+
+def lapsed(tx: Tx, *, limit: int) -> list[Job]:
+    """Running jobs whose lease ran out."""
+    query = (
+        select(Job)
+        .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
+        .order_by(Job.lease_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return list(tx.scalars(query))

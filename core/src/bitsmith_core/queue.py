@@ -1,0 +1,59 @@
+"""The courier: a message carries a job id and nothing else, and may be lost or doubled at no cost but time.
+
+Postgres knows which jobs wait; whoever gets a message must still win `jobs.claim`.
+"""
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from bitsmith_core.errors import QueueUnavailable
+from bitsmith_core.ids import JobId
+from bitsmith_core.settings import QueueSettings
+
+RUN_JOB = "bitsmith.run_job"
+GPU_QUEUE = "gpu"
+
+
+def make_celery(settings: QueueSettings) -> Celery:
+    """The one Celery configuration; the worker adds only how it consumes."""
+    app = Celery("bitsmith", broker=settings.url.get_secret_value())
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,  # results are rows in Postgres
+        result_backend=None,
+        task_default_queue=GPU_QUEUE,
+        task_routes={RUN_JOB: {"queue": GPU_QUEUE}},
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_connect_timeout": 5, "socket_timeout": 10, "socket_keepalive": True},
+    )
+    return app
+
+
+class Courier:
+    """The sending side."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._app = make_celery(settings)
+
+    def send(self, job_id: JobId) -> None:
+        """Offer the job to the workers.
+
+        Raises:
+            QueueUnavailable: the broker cannot be reached; the job stays queued and is offered again later.
+        """
+        try:
+            self._app.send_task(RUN_JOB, args=[job_id], retry=False)
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"the broker did not take job {job_id}: {error}") from error
+
+    def ping(self) -> None:
+        """Raises QueueUnavailable."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=3)
+        except (OperationalError, OSError) as error:
+            raise QueueUnavailable(f"the broker does not answer: {error}") from error
+
+    def close(self) -> None:
+        self._app.close()

@@ -1,0 +1,68 @@
+"""The registry: published checkpoints with their scores and files, under names people choose."""
+
+from bitsmith_core.bundle import Manifest
+from bitsmith_core.db import Tx
+from bitsmith_core.db.models import EvalResult, Model, Version
+from bitsmith_core.errors import NotFound
+from bitsmith_core.ids import JobId
+from bitsmith_core.registry import repository
+
+
+def publish(tx: Tx, *, name: str, job_id: JobId, manifest: Manifest, prefix: str) -> Version:
+    """A finished job's bundle becomes the next version of `name`.
+
+    Call it in the transaction that finishes the job, so that the lease fences both. Idempotent: a job
+    that has published already gets its version again, so the last step may be repeated after a crash.
+
+    Args:
+        prefix: where the bundle's files are in the object store; they are complete before this is called.
+    """
+    published = repository.version_of_job(tx, job_id)
+    if published is not None:
+        return published
+    model = repository.get_or_make(tx, name=name, base_model=manifest.base_model)
+    version = Version(
+        model=model,
+        number=repository.next_number(tx, model),
+        job_id=job_id,
+        manifest_sha256=manifest.sha256,
+        manifest=manifest.model_dump(mode="json"),
+        prefix=prefix,
+        bytes=manifest.total_bytes,
+        bpw_codes=manifest.quantization.bpw_codes,
+        bpw_effective=manifest.quantization.bpw_effective,
+        scores=[EvalResult(**score.model_dump()) for score in manifest.scores],
+    )
+    tx.add(version)
+    tx.flush()
+    return version
+
+
+def get(tx: Tx, name: str) -> Model:
+    """The model with all its versions and scores."""
+    model = repository.named(tx, name)
+    if model is None:
+        raise NotFound(f"there is no model {name!r} in the registry")
+    return model
+
+
+def get_version(tx: Tx, name: str, number: int) -> Version:
+    model = get(tx, name)
+    for version in model.versions:
+        if version.number == number:
+            return version
+    raise NotFound(f"model {name!r} has no version {number}; its newest is {model.versions[0].number}")
+
+
+def result_of(tx: Tx, job_id: JobId) -> str | None:
+    """name@version of what the job published."""
+    version = repository.version_of_job(tx, job_id)
+    return None if version is None else f"{version.model.name}@{version.number}"
+
+
+def page(tx: Tx, *, limit: int, after: str | None = None) -> list[Model]:
+    return repository.page(tx, limit=limit, after=after)
+
+
+def count_versions(tx: Tx) -> int:
+    return repository.count(tx)

@@ -1,0 +1,97 @@
+"""JobSpec: what a person asks for. Immutable once submitted; the engine reads the very same object."""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bitsmith_core.spec.outputs import Evaluation, Export, Resources
+from bitsmith_core.spec.quantization import LayerMixQuantization, Quantization
+from bitsmith_core.spec.references import FileRef, ModelRef, base_slug
+from bitsmith_core.spec.strict import Strict
+from bitsmith_core.spec.training import Training
+
+
+class QsftSettings(Strict):
+    quantization: Quantization = LayerMixQuantization()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    exports: list[Export] = Field(default=["bf16"])
+    resources: Resources = Resources()
+
+
+class QuantizeSettings(Strict):
+    quantization: Quantization = LayerMixQuantization()
+    max_length: int = Field(default=512, ge=16, le=131072, description="tokens; longer examples are cut at the end")
+    evaluation: Evaluation = Evaluation()
+    exports: list[Export] = Field(default=["bf16"])
+    resources: Resources = Resources()
+
+
+class QsftMethod(Strict):
+    """Quantize, then fine-tune every code and scale inside the quantized space."""
+
+    type: Literal["qsft"] = "qsft"
+    qsft: QsftSettings = QsftSettings()
+
+
+class QuantizeMethod(Strict):
+    """Quantize only; the training file serves as calibration data."""
+
+    type: Literal["quantize"] = "quantize"
+    quantize: QuantizeSettings = QuantizeSettings()
+
+
+Method = Annotated[QsftMethod | QuantizeMethod, Field(discriminator="type")]
+
+_SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+class JobSpec(Strict):
+    """One fine-tuning job.
+
+    `validation_file` is never trained on; all scores come from it.
+    """
+
+    model: ModelRef
+    training_file: FileRef
+    validation_file: FileRef
+    suffix: str | None = Field(default=None, pattern=_SUFFIX, description="ends the registered model's name")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=dict, max_length=16
+    )
+    method: Method = QsftMethod()
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> Self:
+        if self.training_file == self.validation_file:
+            raise ValueError("validation_file is the training_file; scores on trained examples say nothing")
+        return self
+
+    @property
+    def settings(self) -> QsftSettings | QuantizeSettings:
+        return self.method.qsft if isinstance(self.method, QsftMethod) else self.method.quantize
+
+    @property
+    def training(self) -> Training | None:
+        """None for a method that does not train."""
+        return self.method.qsft.training if isinstance(self.method, QsftMethod) else None
+
+    @property
+    def max_length(self) -> int:
+        return (
+            self.method.qsft.training.max_length
+            if isinstance(self.method, QsftMethod)
+            else self.method.quantize.max_length
+        )
+
+    @property
+    def model_name(self) -> str:
+        """Name the result is registered under: base, then the suffix or the method."""
+        return f"{base_slug(self.model)}-{self.suffix or self.method.type}"
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the resolved spec; equal specs have equal digests."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,142 @@
+"""Real servers for every test that needs one: Postgres, Valkey and an S3 server from wheels, once per run.
+
+`tx` is a transaction that is rolled back. `database` is for what must really commit; it is emptied afterwards.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bitsmith_client.lab import servers
+from bitsmith_client.lab.child import Child, ChildSpec
+from bitsmith_core import files
+from bitsmith_core.db import Database, Tx
+from bitsmith_core.ids import FileId
+from bitsmith_core.queue import Courier
+from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings
+from bitsmith_core.spec import JobSpec
+from bitsmith_core.storage import S3Store
+from pydantic import SecretStr
+from sqlalchemy import text
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees this machine's own platform settings."""
+    for name in [name for name in os.environ if name.startswith("BITSMITH_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    # Not pytest's tmp_path: as root the Postgres account must be able to enter every parent folder.
+    folder = Path(tempfile.mkdtemp(prefix="bitsmith-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _running(spec: ChildSpec, folder: Path) -> Iterator[Child]:
+    child = Child(spec, folder)
+    child.start()
+    try:
+        child.wait_ready()
+        yield child
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="session")
+def database_settings(server_folder: Path) -> Iterator[DatabaseSettings]:
+    """A migrated Postgres."""
+    port, password = servers.free_port(), secrets.token_urlsafe(12)
+    for _ in _running(servers.postgres(server_folder / "postgres", port=port, password=password), server_folder):
+        url = f"postgresql+psycopg://{servers.USER}:{password}@{servers.LOOPBACK}:{port}/postgres"
+        subprocess.run(
+            [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations" / "alembic.ini"), "upgrade", "head"],
+            check=True,
+            env={**os.environ, "BITSMITH_DATABASE_URL": url},
+        )
+        yield DatabaseSettings(url=SecretStr(url))
+
+
+@pytest.fixture(scope="session")
+def queue_settings(server_folder: Path) -> Iterator[QueueSettings]:
+    port, password = servers.free_port(), secrets.token_urlsafe(12)
+    for _ in _running(servers.valkey(server_folder / "valkey", port=port, password=password), server_folder):
+        yield QueueSettings(url=SecretStr(f"redis://:{password}@{servers.LOOPBACK}:{port}/0"))
+
+
+@pytest.fixture(scope="session")
+def storage_settings(server_folder: Path) -> Iterator[StorageSettings]:
+    port, secret = servers.free_port(), secrets.token_urlsafe(12)
+    spec = servers.seaweedfs(server_folder / "s3", port=port, access_key="test", secret_key=secret)
+    for _ in _running(spec, server_folder):
+        yield StorageSettings(
+            endpoint=f"{servers.LOOPBACK}:{port}", access_key="test", secret_key=SecretStr(secret), secure=False
+        )
+
+
+@pytest.fixture(scope="session")
+def _database(database_settings: DatabaseSettings) -> Iterator[Database]:
+    database = Database(database_settings)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(_database: Database) -> Iterator[Database]:
+    yield _database
+    with _database.transaction() as tx:
+        tables = tx.scalars(
+            text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+        )
+        tx.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
+
+
+@pytest.fixture
+def tx(_database: Database) -> Iterator[Tx]:
+    class RollBack(Exception):
+        pass
+
+    try:
+        with _database.transaction() as transaction:
+            yield transaction
+            raise RollBack
+    except RollBack:
+        pass
+
+
+@pytest.fixture(scope="session")
+def store(storage_settings: StorageSettings) -> S3Store:
+    store = S3Store(storage_settings)
+    store.ensure_bucket()
+    return store
+
+
+@pytest.fixture(scope="session")
+def courier(queue_settings: QueueSettings) -> Iterator[Courier]:
+    courier = Courier(queue_settings)
+    yield courier
+    courier.close()
+
+
+def add_file(tx: Tx, name: str = "training.jsonl") -> FileId:
+    """A file's row, for tests that need no bytes."""
+    return files.add(tx, filename=name, purpose="fine-tune", size_bytes=1, sha256="0" * 64, examples=1).id
+
+
+@pytest.fixture
+def spec(tx: Tx) -> JobSpec:
+    """The smallest valid request, its files being rows of `tx`."""
+    return JobSpec(
+        model="hf:org/tiny", training_file=add_file(tx), validation_file=add_file(tx, "validation.jsonl"), suffix="test"
+    )

@@ -1,0 +1,59 @@
+"""The registry publishes each job once and numbers versions without gaps."""
+
+import pytest
+from bitsmith_core import jobs, registry
+from bitsmith_core.bundle import Environment, FileEntry, Manifest, QuantizationFacts, Score
+from bitsmith_core.db import Tx
+from bitsmith_core.errors import NotFound
+from bitsmith_core.spec import JobSpec
+
+
+def manifest(content: str = "a") -> Manifest:
+    return Manifest(
+        base_model="hf:org/tiny",
+        spec_sha256="0" * 64,
+        files=[FileEntry(path="model.safetensors", bytes=10, sha256=content * 64)],
+        quantization=QuantizationFacts(
+            scheme="uniform", bpw_codes=4.0, bpw_effective=4.16, quantized_weights=1, float_weights=1,
+            quantized_bytes=1, model_bytes=2, float_bytes=4, layers=[],
+        ),
+        training=None,
+        stages=[],
+        scores=[
+            Score(
+                subject="float", task="perplexity", metric="ppl", value=9.5, stderr=0.1, n=100, n_unit="tokens",
+                higher_is_better=False, comparable_key="k",
+            )
+        ],
+        environment=Environment(engine="0.1.0", torch="2", transformers="5", device="cpu", seed=0),
+    )  # fmt: skip
+
+
+def test_a_job_publishes_once_however_often_it_is_repeated(tx: Tx, spec: JobSpec) -> None:
+    job = jobs.submit(tx, spec).job
+    first = registry.publish(tx, name="tiny-test", job_id=job.id, manifest=manifest(), prefix="p")
+    again = registry.publish(tx, name="tiny-test", job_id=job.id, manifest=manifest("b"), prefix="q")
+    assert (again.id, again.prefix) == (first.id, "p")
+    assert registry.count_versions(tx) == 1
+    assert registry.result_of(tx, job.id) == "tiny-test@1"
+
+
+def test_versions_of_a_name_are_numbered(tx: Tx, spec: JobSpec) -> None:
+    for _ in range(3):
+        job = jobs.submit(tx, spec).job
+        registry.publish(tx, name="tiny-test", job_id=job.id, manifest=manifest(), prefix=f"jobs/{job.id}")
+    tx.expire_all()
+    model = registry.get(tx, "tiny-test")
+    assert [version.number for version in model.versions] == [3, 2, 1]
+    assert [score.value for score in model.versions[0].scores] == [9.5]
+    assert registry.get_version(tx, "tiny-test", 2).number == 2
+
+
+def test_what_is_not_there_is_said_plainly(tx: Tx, spec: JobSpec) -> None:
+    with pytest.raises(NotFound, match="no model 'absent'"):
+        registry.get(tx, "absent")
+    job = jobs.submit(tx, spec).job
+    registry.publish(tx, name="tiny-test", job_id=job.id, manifest=manifest(), prefix="p")
+    tx.expire_all()
+    with pytest.raises(NotFound, match="has no version 9; its newest is 1"):
+        registry.get_version(tx, "tiny-test", 9)

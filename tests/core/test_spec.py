@@ -1,0 +1,62 @@
+"""The public contract: defaults are filled in, mistakes are refused, equal requests have equal digests."""
+
+import pytest
+from bitsmith_core.ids import new_file_id
+from bitsmith_core.spec import JobSpec, base_slug, hub_reference, local_path
+from pydantic import ValidationError
+
+TRAINING, VALIDATION = new_file_id(), new_file_id()
+
+
+def request(**changes: object) -> dict[str, object]:
+    return {"model": "hf:org/Some-Model", "training_file": TRAINING, "validation_file": VALIDATION, **changes}
+
+
+def test_the_shortest_request_is_complete_after_reading_it() -> None:
+    spec = JobSpec.model_validate(request())
+    assert spec.method.type == "qsft"
+    assert spec.settings.quantization.scheme == "layer-mix"
+    assert spec.model_name == "some-model-qsft"
+
+
+def test_a_spec_survives_json() -> None:
+    spec = JobSpec.model_validate(request(suffix="x", metadata={"team": "a"}))
+    again = JobSpec.model_validate_json(spec.model_dump_json())
+    assert (again, again.sha256) == (spec, spec.sha256)
+
+
+def test_defaults_written_out_are_the_same_request() -> None:
+    assert JobSpec.model_validate(request()).sha256 == JobSpec.model_validate(request(seed=0)).sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"model": "gpt-4o"}, "model"),
+        ({"model": "local:../etc/passwd"}, "model"),
+        ({"model": "local:/etc/passwd"}, "model"),
+        ({"model": "hf:org"}, "model"),
+        ({"training_file": "train.jsonl"}, "training_file"),
+        ({"validation_file": TRAINING}, ""),
+        ({"suffix": "Not A Name"}, "suffix"),
+        ({"seed": -1}, "seed"),
+        ({"epochs": 3}, "epochs"),
+        ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "bpw": 1.5}}}}, "bpw"),
+        ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "uniform", "bits": 3}}}}, "bits"),
+        ({"method": {"type": "qsft", "qsft": {"training": {"optimizer": {"flip_budget": 2}}}}}, "flip_budget"),
+        ({"method": {"type": "lora"}}, "method"),
+    ],
+)
+def test_a_mistake_is_refused_where_it_is(changes: dict[str, object], place: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(request(**changes))
+    location = caught.value.errors()[0]["loc"]
+    assert (str(location[-1]) if location else "") == place
+
+
+def test_references_are_taken_apart() -> None:
+    assert hub_reference("hf:org/name@v1.0") == ("org/name", "v1.0")
+    assert hub_reference("hf:org/name") == ("org/name", None)
+    assert hub_reference("local:x.gguf") is None
+    assert local_path("local:folder/x.gguf") == "folder/x.gguf"
+    assert base_slug("local:folder/SmolLM2-135M.Q4_1.gguf") == "smollm2-135m-q4-1"
