@@ -1,6 +1,8 @@
 """Uploaded data files: content-addressed bytes in the store, one row per upload."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import select
 
@@ -9,10 +11,10 @@ from bitsmith_core.db import Tx
 from bitsmith_core.db.models import File
 from bitsmith_core.errors import InvalidFile, NotFound
 from bitsmith_core.ids import FileId, new_file_id
-from bitsmith_core.spec.records import read_records
+from bitsmith_core.spec.records import MAX_LINE_BYTES, read_records
 from bitsmith_core.storage import ObjectStore
 
-__all__ = ["File", "add", "get", "page", "store_bytes", "validate"]
+__all__ = ["File", "add", "check_name", "get", "page", "store_bytes", "validate"]
 
 
 def validate(path: Path) -> int:
@@ -21,8 +23,23 @@ def validate(path: Path) -> int:
     Raises:
         InvalidFile: naming each bad line.
     """
-    with path.open("rb") as lines:
-        return sum(1 for _ in read_records(lines))
+    with path.open("rb") as file:
+        return sum(1 for _ in read_records(_bounded_lines(file)))
+
+
+def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines as they are, but one that is too long is cut just beyond the limit: no line may fill the memory."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES + 1)
+        yield line
+
+
+def check_name(filename: str) -> None:
+    """Raises InvalidFile for a name that is a path, too long, or no text."""
+    if not filename.strip() or "/" in filename or "\\" in filename or not filename.isprintable() or len(filename) > 255:
+        raise InvalidFile(f"{filename[:255]!r} is not a file name; send a plain name without a path")
 
 
 def store_bytes(store: ObjectStore, path: Path) -> str:
@@ -40,8 +57,7 @@ def object_key(sha256: str) -> str:
 
 def add(tx: Tx, *, filename: str, purpose: str, size_bytes: int, sha256: str, examples: int) -> File:
     """A row for bytes that are in the store already (bytes without a row are garbage, a row without bytes is a lie)."""
-    if not filename.strip() or "/" in filename or "\\" in filename or "\0" in filename:
-        raise InvalidFile(f"{filename!r} is not a file name; send a plain name without a path")
+    check_name(filename)
     file = File(
         id=new_file_id(),
         filename=filename,

@@ -35,6 +35,8 @@ class Courier:
 
     def __init__(self, settings: QueueSettings) -> None:
         self._app = make_celery(settings)
+        # Fail at the first refusal (the default tries for six seconds): whoever sends can send again later.
+        self._app.conf.broker_transport_options = {**self._app.conf.broker_transport_options, "max_retries": 0}
 
     def send(self, job_id: JobId) -> None:
         """Offer the job to the workers.

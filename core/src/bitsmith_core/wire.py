@@ -11,10 +11,11 @@ Nothing else goes to stdout; logs go to stderr. EOF on stdin means that the supe
 SIGTERM means stop: the engine exits with STOPPED, its finished stages intact.
 """
 
+import math
 from enum import IntEnum, StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 
 class Stage(StrEnum):
@@ -75,6 +76,12 @@ class Progress(_Line):
     total: int
     eta_s: float | None = None  # of this stage
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("metrics")
+    @classmethod
+    def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
+        """JSON knows no NaN: a loss that became one is left out, and the engine's Failed line tells of it."""
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 class Note(_Line):

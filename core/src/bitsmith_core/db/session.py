@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, func, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from bitsmith_core.errors import DatabaseUnavailable
@@ -22,7 +23,15 @@ class Database:
             pool_size=settings.pool_size,
             max_overflow=10,
             pool_pre_ping=True,  # a restarted server must not fail the first request after it
-            connect_args={"connect_timeout": 5, "options": "-c timezone=utc -c lock_timeout=10s"},
+            connect_args={
+                "connect_timeout": 5,
+                "options": "-c timezone=utc -c lock_timeout=10s",
+                # A server that vanished without a word must not hang a lease or a leader for TCP's quarter of an hour.
+                "tcp_user_timeout": 20_000,  # milliseconds
+                "keepalives_idle": 15,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
         )
         # Objects outlive the commit at the edge, which renders them; nothing is written through them afterwards.
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
@@ -39,6 +48,8 @@ class Database:
                 yield tx
         except OperationalError as error:
             raise DatabaseUnavailable(f"Postgres does not answer: {error.orig}") from error
+        except PoolTimeout as error:
+            raise DatabaseUnavailable(f"every connection to Postgres is in use: {error}") from error
 
     def ping(self) -> None:
         """Raises DatabaseUnavailable."""

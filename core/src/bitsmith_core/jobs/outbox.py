@@ -1,8 +1,9 @@
 """What must be told outside, written in the transaction that causes it; the scheduler's relay sends it after."""
 
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Outbox
@@ -22,3 +23,9 @@ def unsent(tx: Tx, *, limit: int) -> list[Outbox]:
 
 def mark_sent(tx: Tx, row_id: int) -> None:
     tx.execute(update(Outbox).where(Outbox.id == row_id).values(sent_at=func.now()))
+
+
+def prune(tx: Tx, *, older_than: timedelta) -> int:
+    """Forget rows that were sent so long ago; answers how many."""
+    forgotten = delete(Outbox).where(Outbox.sent_at < func.now() - older_than).returning(Outbox.id)
+    return len(tx.scalars(forgotten).all())

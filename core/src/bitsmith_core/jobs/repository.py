@@ -33,7 +33,7 @@ def page(tx: Tx, *, limit: int, after: JobId | None, statuses: Sequence[JobStatu
 
 
 def count_by_status(tx: Tx) -> dict[str, int]:
-    return dict(tx.execute(select(Job.status, func.count()).group_by(Job.status)).tuples().all())
+    return dict(tx.execute(select(Job.status, func.count()).group_by(Job.status)).all())
 
 
 def oldest_wait_seconds(tx: Tx) -> float:
@@ -60,6 +60,13 @@ def add_event(tx: Tx, job: Job, *, type_: str, message: str, data: dict[str, Any
 
 def events_after(tx: Tx, job_id: JobId, *, seq: int, limit: int) -> list[JobEvent]:
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq).order_by(JobEvent.seq).limit(limit)
+    return list(tx.scalars(query))
+
+
+def events_before(tx: Tx, job_id: JobId, *, seq: int | None, limit: int) -> list[JobEvent]:
+    query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(limit)
+    if seq is not None:
+        query = query.where(JobEvent.seq < seq)
     return list(tx.scalars(query))
 
 

@@ -44,10 +44,7 @@ def submit(tx: Tx, spec: JobSpec, *, key: str | None = None) -> Submission:
             raise IdempotencyMismatch(f"idempotency key {key!r} was used for another request; choose a new key")
         return Submission(job=get(tx, known.job_id), is_replay=True)
 
-    problems = [*_missing_files(tx, spec), *_unknown_model(tx, spec)]
-    if problems:
-        raise InvalidSpec(problems[0].detail, problems)
-
+    check(tx, spec)
     job = Job(
         id=new_job_id(),
         spec=spec.model_dump(mode="json"),
@@ -67,6 +64,17 @@ def submit(tx: Tx, spec: JobSpec, *, key: str | None = None) -> Submission:
     return Submission(job=job, is_replay=False)
 
 
+def check(tx: Tx, spec: JobSpec) -> None:
+    """Whether the spec could be submitted now; writes nothing.
+
+    Raises:
+        InvalidSpec: a file does not exist, or no live worker has the local model.
+    """
+    problems = [*_missing_files(tx, spec), *_unknown_model(tx, spec)]
+    if problems:
+        raise InvalidSpec(problems[0].detail, problems)
+
+
 def get(tx: Tx, job_id: JobId) -> Job:
     job = repository.get(tx, job_id)
     if job is None:
@@ -82,6 +90,16 @@ def events_after(tx: Tx, job_id: JobId, *, seq: int, limit: int) -> list[JobEven
     """
     get(tx, job_id)
     return repository.events_after(tx, job_id, seq=seq, limit=limit)
+
+
+def events_before(tx: Tx, job_id: JobId, *, seq: int | None, limit: int) -> list[JobEvent]:
+    """The job's history backwards from before event number seq, or from its newest.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    get(tx, job_id)
+    return repository.events_before(tx, job_id, seq=seq, limit=limit)
 
 
 def cancel(tx: Tx, job_id: JobId) -> Job:

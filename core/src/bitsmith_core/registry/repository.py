@@ -1,5 +1,7 @@
 """Every SQL statement about models and their versions."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import selectinload
 
@@ -26,6 +28,10 @@ def page(tx: Tx, *, limit: int, after: str | None) -> list[Model]:
 
 def version_of_job(tx: Tx, job_id: JobId) -> Version | None:
     return tx.scalar(select(Version).where(Version.job_id == job_id).options(selectinload(Version.model)))
+
+
+def versions_of_jobs(tx: Tx, job_ids: Sequence[JobId]) -> list[Version]:
+    return list(tx.scalars(select(Version).where(Version.job_id.in_(job_ids)).options(selectinload(Version.model))))
 
 
 def get_or_make(tx: Tx, *, name: str, base_model: str) -> Model:

@@ -1,5 +1,7 @@
 """The registry: published checkpoints with their scores and files, under names people choose."""
 
+from collections.abc import Sequence
+
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import EvalResult, Model, Version
@@ -58,6 +60,11 @@ def result_of(tx: Tx, job_id: JobId) -> str | None:
     """name@version of what the job published."""
     version = repository.version_of_job(tx, job_id)
     return None if version is None else f"{version.model.name}@{version.number}"
+
+
+def results_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+    """name@version of what each job published; jobs without a result are left out."""
+    return {v.job_id: f"{v.model.name}@{v.number}" for v in repository.versions_of_jobs(tx, job_ids)}
 
 
 def page(tx: Tx, *, limit: int, after: str | None = None) -> list[Model]:

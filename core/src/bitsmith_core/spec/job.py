@@ -44,6 +44,7 @@ class QuantizeMethod(Strict):
 
 Method = Annotated[QsftMethod | QuantizeMethod, Field(discriminator="type")]
 
+_TEXT = r"^[^\x00]*$"  # Postgres cannot store NUL
 _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
@@ -58,9 +59,9 @@ class JobSpec(Strict):
     validation_file: FileRef
     suffix: str | None = Field(default=None, pattern=_SUFFIX, description="ends the registered model's name")
     seed: int = Field(default=0, ge=0, lt=2**31)
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=dict, max_length=16
-    )
+    metadata: dict[
+        Annotated[str, Field(max_length=64, pattern=_TEXT)], Annotated[str, Field(max_length=512, pattern=_TEXT)]
+    ] = Field(default_factory=dict, max_length=16)
     method: Method = QsftMethod()
 
     @model_validator(mode="after")

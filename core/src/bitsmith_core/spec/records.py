@@ -67,7 +67,7 @@ def parse_record(line: bytes) -> Record:
         ValueError: what is wrong with this line, in words (pydantic's ValidationError is one).
     """
     if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"the line has {len(line)} bytes; at most {MAX_LINE_BYTES} are read")
+        raise ValueError(f"the line is longer than {MAX_LINE_BYTES} bytes, which no example may be")
     try:
         value: Any = json.loads(line)
     except UnicodeDecodeError as error:

@@ -1,0 +1,40 @@
+"""Completes the generated description: problems have one schema and one media type everywhere."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from bitsmith_api.errors import ProblemDocument
+
+_REF = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> None:
+    """Add what `errors.documented` refers to."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problem(generate())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _with_problem(description: dict[str, Any]) -> dict[str, Any]:
+    problem = ProblemDocument.model_json_schema(ref_template=_REF)
+    schemas = description["components"]["schemas"]
+    _drop_generated_422(description)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
+    return description
+
+
+def _drop_generated_422(description: dict[str, Any]) -> None:
+    """FastAPI's own, which it adds to every route with a parameter: here a bad parameter answers with a problem."""
+    for operations in description["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]

@@ -1,0 +1,50 @@
+"""The servers behind the API, and one transaction for each request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from anyio import CapacityLimiter
+from bitsmith_core.db import Database, Tx
+from bitsmith_core.storage import ObjectStore
+from fastapi import Depends
+from fastapi.requests import Request
+
+from bitsmith_api.metrics import Metrics
+from bitsmith_api.settings import ApiSettings
+
+
+@dataclass(slots=True)
+class Streams:
+    """Shared by all event streams of the process."""
+
+    # Readers take turns on few threads and connections, so that a thousand streams leave room for everybody else.
+    readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    is_closing: bool = False  # the process is about to end; clients come back with Last-Event-ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    settings: ApiSettings
+    database: Database
+    store: ObjectStore
+    metrics: Metrics
+    streams: Streams = field(default_factory=Streams)
+
+
+async def services(request: Request) -> Services:
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+SharedServices = Annotated[Services, Depends(services)]
+
+
+def _transaction(services: SharedServices) -> Iterator[Tx]:
+    with services.database.transaction() as tx:
+        yield tx
+
+
+# scope="function": COMMIT comes before the response. With the default scope a failed commit would still answer 200.
+Transaction = Annotated[Tx, Depends(_transaction, scope="function")]

@@ -1,0 +1,255 @@
+"""The one place that knows HTTP statuses: errors become problem documents (RFC 9457) that OpenAI clients read too.
+
+The class of an error decides its status, its message is the detail. What a server of ours said is logged,
+not answered: a client can neither use it nor should see it.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+from bitsmith_core.errors import (
+    BitsmithError,
+    Conflict,
+    IdempotencyMismatch,
+    Invalid,
+    NotFound,
+    Permanent,
+    Problem,
+    Transient,
+    Unauthorized,
+)
+from bitsmith_core.log import get_logger
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+MAX_DETAIL = 1000  # characters; a detail may quote the input
+
+
+class MalformedRequest(Permanent):
+    """The bytes are not what their content type says."""
+
+    code = "malformed_request"
+
+
+class InvalidRequest(Invalid):
+    """A query parameter, header or form part that makes no sense."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLarge(Permanent):
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(Permanent):
+    code = "unsupported_media_type"
+
+
+STATUS: dict[type[BitsmithError], int] = {
+    MalformedRequest: 400,
+    Unauthorized: 401,
+    NotFound: 404,
+    Conflict: 409,
+    PayloadTooLarge: 413,
+    UnsupportedMediaType: 415,
+    Invalid: 422,
+    IdempotencyMismatch: 422,
+    Transient: 503,
+}
+
+_TITLES: dict[int, str] = {
+    400: "The request cannot be read",
+    401: "A valid API key is needed",
+    404: "There is no such thing",
+    405: "This method is not for this address",
+    409: "The present state forbids it",
+    413: "The request is too large",
+    415: "This content type is not accepted",
+    422: "The request asks for something impossible",
+    500: "The server made a mistake",
+    503: "The service is not ready",
+}
+
+
+class ProblemPlace(BaseModel):
+    """One place in the request that is wrong."""
+
+    pointer: str = Field(
+        description="JSON pointer into the body, `line 7` of the file, or `query limit`, `header Last-Event-ID`, …",
+        examples=["/method/qsft/quantization/bpw"],
+    )
+    code: str
+    detail: str
+
+
+class OpenAIError(BaseModel):
+    """The same error as OpenAI's clients expect it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457, with the member `error` for OpenAI's clients."""
+
+    type: str = Field(examples=["urn:bitsmith:error:not_found"])
+    title: str
+    status: int
+    detail: str = Field(description="what happened and what to do, for a person")
+    instance: str = Field(description="path of the request")
+    code: str = Field(description="stable, for machines", examples=["not_found"])
+    errors: list[ProblemPlace] = Field(description="every place that is wrong, where the error has places")
+    request_id: str = Field(description="also in the header X-Request-Id; name it when you report a problem")
+    retryable: bool = Field(description="whether the same request may succeed later")
+    error: OpenAIError
+
+
+def status_of(kind: type[BitsmithError]) -> int | None:
+    """The status of the nearest class that has one."""
+    return next((STATUS[parent] for parent in kind.__mro__ if parent in STATUS), None)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(BitsmithError, _on_bitsmith_error)
+    app.add_exception_handler(RequestValidationError, _on_bad_parameters)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def unexpected(*, path: str, request_id: str) -> JSONResponse:
+    """The answer to what nobody foresaw; the log has the rest under the same request id."""
+    return _response(
+        500,
+        "internal_error",
+        "Something went wrong on our side; the log names the cause under this request id.",
+        path=path,
+        request_id=request_id,
+    )
+
+
+async def _on_bitsmith_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BitsmithError)
+    status = status_of(type(error))
+    if status is None:
+        raise error
+    headers: dict[str, str] = {}
+    detail = str(error)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="bitsmith"'
+    if isinstance(error, Transient):
+        get_logger().warning("request.unavailable", code=error.code, error=str(error))
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+        detail = f"A server that this request needs does not answer; try again in {RETRY_AFTER_S} seconds."
+    if isinstance(error, PayloadTooLarge):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    places = error.problems if isinstance(error, Invalid) else ()
+    return answer(request, status, error.code, detail, places, headers=headers, retryable=isinstance(error, Transient))
+
+
+async def _on_bad_parameters(request: Request, error: Exception) -> JSONResponse:
+    """Query, path and header parameters; bodies are read and judged in bitsmith_api.deps."""
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        Problem(pointer=" ".join(str(part) for part in item["loc"][:2]), code=item["type"], detail=item["msg"])
+        for item in error.errors()
+    ]
+    detail = f"{problems[0].pointer}: {problems[0].detail}"
+    return answer(request, 422, InvalidRequest.code, detail, problems)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    details = {
+        404: f"There is nothing at {request.url.path}; /docs lists what there is.",
+        405: f"{request.method} is not possible at {request.url.path}.",
+    }
+    code = HTTPStatus(error.status_code).name.lower()
+    return answer(
+        request, error.status_code, code, details.get(error.status_code, error.detail), headers=error.headers or {}
+    )
+
+
+def answer(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    places: Sequence[Problem] = (),
+    *,
+    headers: Mapping[str, str] | None = None,
+    retryable: bool = False,
+) -> JSONResponse:
+    """A problem document about this request."""
+    return _response(
+        status,
+        code,
+        detail,
+        places,
+        path=request.url.path,
+        request_id=request.state.request_id,
+        headers=headers,
+        retryable=retryable,
+    )
+
+
+def _response(
+    status: int,
+    code: str,
+    detail: str,
+    places: Sequence[Problem] = (),
+    *,
+    path: str,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+    retryable: bool = False,
+) -> JSONResponse:
+    document = ProblemDocument(
+        type=f"urn:bitsmith:error:{code}",
+        title=_TITLES.get(status) or HTTPStatus(status).phrase,
+        status=status,
+        detail=_shortened(detail),
+        instance=path,
+        code=code,
+        errors=[ProblemPlace(pointer=p.pointer, code=p.code, detail=_shortened(p.detail)) for p in places],
+        request_id=request_id,
+        retryable=retryable,
+        error=OpenAIError(
+            message=_shortened(detail), type=_openai_type(status), param=_openai_param(places), code=code
+        ),
+    )
+    return JSONResponse(
+        document.model_dump(), status_code=int(status), headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}… ({len(text)} characters in all)"
+
+
+def _openai_type(status: int) -> Literal["authentication_error", "invalid_request_error", "server_error"]:
+    if status >= 500:
+        return "server_error"
+    return "authentication_error" if status == 401 else "invalid_request_error"
+
+
+def _openai_param(places: Sequence[Problem]) -> str | None:
+    """The field's name as OpenAI writes it: method.qsft.training, purpose; None if no field is at fault."""
+    if not places or places[0].pointer.startswith("line "):
+        return None
+    pointer = places[0].pointer
+    name = pointer[1:].replace("/", ".") if pointer.startswith("/") else pointer.rpartition(" ")[2]
+    return name or None
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's entries for the problems a route may answer with; bitsmith_api.app adds the schema they name."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}

@@ -1,0 +1,70 @@
+"""A job's history, as a list and as server-sent events."""
+
+import json
+from typing import Any, Literal, Self
+
+from bitsmith_core import jobs
+from bitsmith_core.ids import JobId
+from bitsmith_core.jobs import JobStatus
+from pydantic import Field
+
+from bitsmith_api.schemas.pages import Listed, Page
+from bitsmith_api.schemas.times import UnixSeconds, unix
+
+MAX_SEQ = 2**31 - 1
+
+
+class Event(Listed):
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    id: str = Field(description="job id and number", examples=["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk:4"])
+    seq: int = Field(description="1, 2, 3, … without gaps within the job")
+    created_at: UnixSeconds
+    level: str = Field(examples=["info"])
+    type: Literal["message", "metrics"]
+    message: str
+    data: dict[str, Any] = Field(
+        description="`event` says what happened; the rest depends on it",
+        examples=[{"event": "progress", "stage": "training", "done": 3, "total": 9, "metrics": {"loss": 2.0}}],
+    )
+
+    @classmethod
+    def of(cls, row: jobs.JobEvent) -> Self:
+        return cls(
+            id=event_id(row.job_id, row.seq),
+            seq=row.seq,
+            created_at=unix(row.created_at),
+            level=row.level,
+            type="metrics" if row.type == "metrics" else "message",
+            message=row.message,
+            data=row.data,
+        )
+
+
+class EventList(Page[Event]):
+    pass
+
+
+def event_id(job_id: JobId, seq: int) -> str:
+    return f"{job_id}:{seq}"
+
+
+def event_seq(job_id: JobId, text: str) -> int | None:
+    """The number in an event id of this job, None for any other text."""
+    job, _, number = text.rpartition(":")
+    return seq_number(number) if job == job_id else None
+
+
+def seq_number(text: str) -> int | None:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    number = int(text)
+    return number if number <= MAX_SEQ else None
+
+
+def stream_event(event: Event) -> str:
+    """One event as a server sends it; JSON has no raw line breaks, so one data line is enough."""
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
+
+
+def stream_done(status: JobStatus) -> str:
+    return f"event: done\ndata: {json.dumps({'status': status})}\n\n"
