@@ -1,0 +1,8 @@
+"""Bit packing one bit at a time."""
+
+
+def pack_row(codes: list[int], bits: int) -> list[int]:
+    """The codes' bits in a row, least significant first, cut into bytes."""
+    stream = [code >> bit & 1 for code in codes for bit in range(bits)]
+    stream += [0] * (-len(stream) % 8)
+    return [sum(stream[start + bit] << bit for bit in range(8)) for start in range(0, len(stream), 8)]

@@ -1,0 +1,80 @@
+"""What the update rules promise, each against an independent implementation."""
+
+import pytest
+import torch
+from bitsmith_engine.optim import rules
+from bitsmith_engine.optim.schedule import Schedule
+
+from tests.engine.reference.diodemix import FactoredMoment
+
+
+def test_adamw_equals_that_of_torch() -> None:
+    random = torch.Generator().manual_seed(0)
+    ours = torch.randn(5, 3, generator=random)
+    theirs = torch.nn.Parameter(ours.clone())
+    oracle = torch.optim.AdamW([theirs], lr=3e-2, weight_decay=0.0, eps=1e-8)
+    first, second = torch.zeros(5, 3), torch.zeros(5, 3)
+    for step in range(1, 20):
+        grad = torch.randn(5, 3, generator=random)
+        theirs.grad = grad.clone()
+        oracle.step()
+        rules.adamw_(ours, first, second, grad, step=step, rate=3e-2, eps=1e-8)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_factored_moment_equals_the_slow_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    moment, slow = rules.Moment(torch.zeros(4), torch.zeros(6)), FactoredMoment(beta=0.9)
+    for step in range(1, 6):
+        grad = torch.randn(4, 6, generator=random)
+        rules.observe_(moment, grad.square().mean(1), grad.square().mean(0), beta=0.9)
+        roots = rules.inverse_roots(moment, step=step, beta=0.9)
+        ours = grad * roots.row_N.unsqueeze(1) * roots.column_K
+        torch.testing.assert_close(ours, torch.tensor(slow.observe(grad.tolist())), rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_of_rank_one_is_normalized_to_ones() -> None:
+    grad = torch.outer(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 4.0]))
+    moment = rules.Moment(torch.zeros(3), torch.zeros(2))
+    rules.observe_(moment, grad.square().mean(1), grad.square().mean(0), beta=0.99)
+    roots = rules.inverse_roots(moment, step=1, beta=0.99)
+    torch.testing.assert_close(grad * roots.row_N.unsqueeze(1) * roots.column_K, grad.sign())
+
+
+def test_int8_accumulation_is_exact_in_the_mean() -> None:
+    random = torch.Generator().manual_seed(0)
+    accumulator = torch.zeros(400, 500, dtype=torch.int8)
+    change = 0.3 / rules.ACCUMULATOR_STEPS
+    dither_N, dither_K = torch.rand(400, 1, generator=random), torch.rand(500, generator=random)
+    rules.accumulate_int8_(accumulator, torch.full((400, 500), change), dither_N, dither_K)
+    assert set(accumulator.flatten().tolist()) == {0, 1}
+    assert accumulator.float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_accumulators_stay_within_one_level() -> None:
+    accumulator = torch.zeros(2, 2, dtype=torch.int8)
+    change = torch.tensor([[5.0, -5.0], [1.0, -1.0]])
+    rules.accumulate_int8_(accumulator, change.clone(), torch.full((2, 1), 0.5), torch.zeros(2))
+    assert accumulator.tolist() == [[127, -127], [127, -127]]
+
+
+def test_best_first_takes_the_largest_and_no_more_than_allowed() -> None:
+    assert rules.best_first(torch.tensor([0.6, 0.9, 0.7]), 2).tolist() == [1, 2]
+    assert rules.best_first(torch.tensor([0.6, 0.9]), 5).tolist() == [0, 1]
+    assert rules.best_first(torch.tensor([0.6, 0.9]), 0).tolist() == []
+
+
+def test_the_schedule_warms_up_and_falls_to_zero() -> None:
+    schedule = Schedule(steps=20, warmup_fraction=0.2)
+    factors = [schedule.factor(step) for step in range(20)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert 0 < factors[-1] < 0.02
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_a_budget_is_released_completely_and_never_taken_back(warmup: float) -> None:
+    schedule = Schedule(steps=10, warmup_fraction=warmup)
+    shares = [schedule.share_until(step) for step in range(10)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0

@@ -1,0 +1,56 @@
+"""Every way an engine run ends early on purpose; each carries the class that decides about a retry.
+
+EngineError
+|-- Stopped              asked to (SIGTERM); nothing is lost
+|-- BadSpec              config: the spec file itself is unreadable
+|-- BadModel             config: the base cannot be used
+|-- NoDevice             config: the spec wants a device that is not here
+|-- BadData              data
+|-- Diverged             divergence: the loss became NaN or infinite
+`-- OutOfSpace           resource: memory or disk
+"""
+
+from typing import ClassVar
+
+from bitsmith_core.errors import BitsmithError
+from bitsmith_core.wire import FailureClass
+
+
+class EngineError(BitsmithError):
+    code: ClassVar[str] = "engine_error"
+    failure: ClassVar[FailureClass] = FailureClass.UNKNOWN
+
+
+class Stopped(EngineError):
+    code = "stopped"
+    failure = FailureClass.YIELD
+
+
+class BadSpec(EngineError):
+    code = "invalid_spec"
+    failure = FailureClass.CONFIG
+
+
+class BadModel(EngineError):
+    code = "unusable_model"
+    failure = FailureClass.CONFIG
+
+
+class NoDevice(EngineError):
+    code = "device_unavailable"
+    failure = FailureClass.CONFIG
+
+
+class BadData(EngineError):
+    code = "unusable_data"
+    failure = FailureClass.DATA
+
+
+class Diverged(EngineError):
+    code = "loss_not_finite"
+    failure = FailureClass.DIVERGENCE
+
+
+class OutOfSpace(EngineError):
+    code = "out_of_space"
+    failure = FailureClass.RESOURCE

@@ -1,0 +1,1 @@
+"""Scores on the validation file, on the same data with the same settings for every model that is compared."""

@@ -1,0 +1,1 @@
+"""The bundle a job leaves, and its reader."""

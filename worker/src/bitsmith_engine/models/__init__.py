@@ -1,0 +1,1 @@
+"""Base models: opened lazily by tensor, built empty and filled layer by layer."""
