@@ -1,0 +1,127 @@
+"""An engine that speaks the wire protocol and does in its training stage what the spec's metadata says.
+
+act       finish (default), wait, fail, crash, garbage, stubborn, lie
+gate      with wait and stubborn: the file whose appearance ends the waiting
+failure   with fail: the class
+only      do it in the first attempt only: a file that the first attempt makes
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bitsmith_core.bundle import MANIFEST, Environment, Manifest, QuantizationFacts, StageFacts, describe_files
+from bitsmith_core.spec import JobSpec
+from bitsmith_core.wire import (
+    ExitStatus,
+    Failed,
+    FailureClass,
+    Finished,
+    Line,
+    Note,
+    Progress,
+    Stage,
+    StageFinished,
+    StageStarted,
+    encode,
+)
+
+SPEC, INPUTS, OUT = map(Path, sys.argv[1:])
+STAGES = (Stage.MEASURING, Stage.TRAINING)
+
+
+def say(line: Line) -> None:
+    sys.stdout.write(encode(line))
+    sys.stdout.flush()
+
+
+def die_with_the_supervisor() -> None:
+    while os.read(0, 1):  # not sys.stdin: a daemon thread in its lock aborts the interpreter's end
+        pass
+    os._exit(ExitStatus.ORPHANED)
+
+
+def wait(spec: JobSpec, stage: Stage) -> None:
+    for step in range(100_000):
+        if Path(spec.metadata["gate"]).exists():
+            return
+        say(Progress(stage=stage, done=step, total=100_000, metrics={"loss": float("nan"), "pid": os.getpid()}))
+        time.sleep(0.05)
+
+
+def act(spec: JobSpec, stage: Stage) -> None:
+    what = spec.metadata.get("act", "finish")
+    if (only := spec.metadata.get("only")) is not None:
+        if Path(only).exists():
+            return
+        Path(only).touch()
+    match what:
+        case "wait":
+            wait(spec, stage)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            wait(spec, stage)
+        case "fail":
+            kind = FailureClass(spec.metadata["failure"])
+            say(Failed(failure=kind, code=f"scripted_{kind}", message="It was in the script."))
+            sys.exit(ExitStatus.FAILED)
+        case "crash":
+            sys.stderr.write("the last words of a dying engine\n")
+            os.abort()
+        case "garbage":
+            sys.stdout.buffer.write(b'hello\n{"type":"unknown"}\n\xff\xfe\x00\n{"type":"note","level":"info"\n')
+            say(Note(level="warn", message="a NUL \0 in a note"))
+
+
+def work(spec: JobSpec, stage: Stage) -> StageFacts:
+    folder = OUT / "stages" / stage
+    is_there = folder.exists()
+    if not is_there:
+        say(StageStarted(stage=stage))
+        if stage is Stage.TRAINING:
+            act(spec, stage)
+        part = OUT / f"{stage}.part"
+        part.mkdir()
+        (part / "state.bin").write_bytes(os.urandom(1000))
+        part.rename(folder)
+    say(StageFinished(stage=stage, wall_s=0.1, peak_memory_bytes=1, resumed=is_there))
+    return StageFacts(stage=stage, wall_s=0.1, peak_memory_bytes=1, resumed=is_there)
+
+
+def export(spec: JobSpec, stages: list[StageFacts]) -> None:
+    folder = OUT / "artifacts"
+    (folder / "native").mkdir(parents=True)
+    (folder / "native" / "weights.bin").write_bytes(b"w" * 5000)
+    seen = sorted(name for name in os.environ if name.startswith("BITSMITH_"))
+    (folder / "environment.txt").write_text(repr(seen))
+    (folder / "inputs.txt").write_text(repr(sorted(path.name for path in INPUTS.rglob("*"))))
+    manifest = Manifest(
+        base_model=spec.model,
+        spec_sha256=spec.sha256,
+        files=describe_files(folder),
+        quantization=QuantizationFacts(
+            scheme="uniform", bpw_codes=4.0, bpw_effective=4.5, quantized_weights=1, float_weights=1,
+            quantized_bytes=1, model_bytes=1, float_bytes=1, layers=[],
+        ),
+        training=None,
+        stages=stages,
+        scores=[],
+        environment=Environment(engine="scripted", torch="-", transformers="-", device="cpu", seed=spec.seed),
+    )  # fmt: skip
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    if spec.metadata.get("act") == "lie":
+        (folder / "native" / "weights.bin").write_bytes(b"x" * 5000)
+    say(Finished(manifest_sha256=manifest.sha256))
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitStatus.STOPPED))
+    threading.Thread(target=die_with_the_supervisor, daemon=True).start()
+    spec = JobSpec.model_validate_json(SPEC.read_text())
+    export(spec, [work(spec, stage) for stage in STAGES])
+
+
+main()

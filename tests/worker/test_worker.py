@@ -1,0 +1,143 @@
+"""What a worker promises while nothing dies: one attempt, a whole history, a version whose files are really there."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+from bitsmith_core import jobs, registry
+from bitsmith_core.jobs import JobStatus
+
+from tests.worker.conftest import Platform, until
+
+
+def test_a_job_becomes_a_version_whose_files_are_in_the_store(platform: Platform) -> None:
+    platform.scheduler()
+    platform.worker()
+    job_id = platform.submit()
+    platform.until_status(job_id, JobStatus.SUCCEEDED)
+
+    assert platform.story(job_id) == [
+        "job.queued", "job.started",
+        "stage.started fetching", "stage.finished fetching",
+        "stage.started measuring", "stage.finished measuring",
+        "stage.started training", "stage.finished training",
+        "stage.started publishing", "stage.finished publishing",
+        "job.succeeded",
+    ]  # fmt: skip
+    assert platform.events(job_id)[-1]["result"] == "base-qsft@1"
+    with platform.database.transaction() as tx:
+        version = registry.get_version(tx, "base-qsft", 1)
+    listed = {found.key.removeprefix(f"{version.prefix}/") for found in platform.store.list(version.prefix)}
+    assert listed == {"manifest.json", "environment.txt", "inputs.txt", "native/weights.bin"}
+
+    seen = platform.folder / "seen.txt"
+    platform.store.get_file(f"{version.prefix}/environment.txt", seen)
+    assert seen.read_text() == "[]", "the engine must see none of our settings"
+    platform.store.get_file(f"{version.prefix}/inputs.txt", seen)
+    assert seen.read_text() == "['model', 'training.jsonl', 'validation.jsonl']"
+    until(lambda: list(platform.scratch.iterdir()) == [], what="clean scratch")
+
+
+def test_a_message_delivered_three_times_makes_one_attempt(platform: Platform) -> None:
+    gate = platform.folder / "go"
+    platform.worker("w1")
+    platform.worker("w2")
+    job_id = platform.submit(act="wait", gate=str(gate))
+    for _ in range(3):
+        platform.courier.send(job_id)
+    platform.until_training(job_id)
+    gate.touch()
+    platform.until_status(job_id, JobStatus.SUCCEEDED)
+    later = platform.submit()  # behind the late messages; when it is done they have been dropped
+    platform.courier.send(later)
+    platform.until_status(later, JobStatus.SUCCEEDED)
+    assert platform.outcomes(job_id) == ["succeeded"]
+
+
+def test_an_engine_that_prints_garbage_is_not_taken_at_its_word(platform: Platform) -> None:
+    platform.worker()
+    job_id = platform.submit(act="garbage")
+    platform.courier.send(job_id)
+    platform.until_status(job_id, JobStatus.SUCCEEDED)
+    assert "note" in platform.story(job_id)
+
+
+def test_failures_end_an_attempt_with_their_class_and_words(platform: Platform) -> None:
+    platform.worker()
+    classes = {"data": "failed", "config": "failed", "divergence": "failed", "resource": "queued", "infra": "queued"}
+    made = {kind: platform.submit(act="fail", failure=kind) for kind in classes}
+    made["unknown"] = platform.submit(act="crash")
+    for job_id in made.values():
+        platform.courier.send(job_id)
+    until(lambda: all(platform.outcomes(job_id) for job_id in made.values()), what="attempts")
+    until(lambda: all(None not in platform.outcomes(job_id) for job_id in made.values()), within_s=30, what="ends")
+
+    for kind, status in classes.items():
+        job = platform.job(made[kind])
+        assert (job.status, platform.outcomes(job.id)) == (status, [kind])
+    assert platform.job(made["data"]).reason_code == "scripted_data"
+    assert platform.job(made["data"]).reason_message == "It was in the script."
+    with platform.database.transaction() as tx:
+        crash = jobs.attempts(tx, made["unknown"])[0]
+    assert crash.reason_code == "engine_crashed"
+    assert "signal SIGABRT" in (crash.reason_message or "")
+    assert "the last words of a dying engine" in (crash.reason_message or "")
+
+
+@pytest.mark.parametrize("act", ["wait", "stubborn"])
+def test_cancelling_stops_the_engine_even_if_it_does_not_listen(platform: Platform, act: str) -> None:
+    platform.worker()
+    job_id = platform.submit(act=act, gate=str(platform.folder / "never"))
+    platform.courier.send(job_id)
+    engine = platform.until_training(job_id)
+    with platform.database.transaction() as tx:
+        jobs.cancel(tx, job_id)
+    platform.until_status(job_id, JobStatus.CANCELLED, within_s=10)
+    assert not psutil.pid_exists(engine)
+    assert platform.versions() == 0
+
+
+def test_a_model_that_is_not_there_fails_with_what_to_do(platform: Platform) -> None:
+    job_id = platform.submit(model="local:absent")
+    platform.worker()
+    platform.courier.send(job_id)
+    platform.until_status(job_id, JobStatus.FAILED)
+    job = platform.job(job_id)
+    assert job.reason_code == "model_not_found"
+    assert "holds no absent; put the model there" in (job.reason_message or "")
+
+
+def test_artifacts_that_differ_from_their_manifest_are_not_published(platform: Platform) -> None:
+    platform.worker()
+    job_id = platform.submit(act="lie")
+    platform.courier.send(job_id)
+    until(lambda: platform.outcomes(job_id) == ["unknown"], what="refusal")
+    with platform.database.transaction() as tx:
+        assert jobs.attempts(tx, job_id)[0].reason_code == "bad_artifacts"
+    assert platform.versions() == 0
+
+
+def test_a_worker_tells_what_it_has_and_says_goodbye(platform: Platform) -> None:
+    (platform.folder / "models" / "tiny.gguf").touch()
+    worker = platform.worker("w1")
+    with platform.database.transaction() as tx:
+        (row,) = jobs.workers.alive(tx)
+    assert (row.name, row.local_models) == ("w1", ["base", "tiny.gguf"])
+    worker.stop()
+    assert not platform.is_present("w1")
+    said = worker.log.read_text().replace("\nworker: Warm shutdown (MainProcess)\n", "")  # Celery's own, on stdout
+    for line in said.splitlines():
+        assert json.loads(line), "logs are one JSON object a line"
+
+
+def test_leftovers_of_dead_attempts_are_swept_and_nothing_else(platform: Platform) -> None:
+    dead = platform.scratch / f"ftjob-{'0' * 26}-a1-0123abcd"
+    foreign = platform.scratch / "somebody's thesis"
+    for folder in (dead, foreign):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    platform.worker()
+    assert not dead.exists()
+    assert (foreign / "file").exists()
+    assert sorted(Path(platform.scratch).iterdir()) == [foreign]

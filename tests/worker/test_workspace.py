@@ -1,0 +1,126 @@
+"""What may leave an attempt's folder: the engine's own regular files, as its manifest describes them."""
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from bitsmith_core.bundle import (
+    MANIFEST,
+    Environment,
+    FileEntry,
+    Manifest,
+    QuantizationFacts,
+    describe_files,
+    file_sha256,
+)
+from bitsmith_core.ids import new_job_id
+from bitsmith_core.jobs import Lease
+from bitsmith_core.storage import ObjectInfo, S3Store
+from bitsmith_core.wire import FailureClass
+from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.settings import WorkerSettings
+from bitsmith_worker.workspace import Workspace, read_manifest
+
+
+def manifest_of(files: list[FileEntry]) -> Manifest:
+    return Manifest(
+        base_model="local:base",
+        spec_sha256="",
+        files=files,
+        quantization=QuantizationFacts(
+            scheme="uniform", bpw_codes=4, bpw_effective=4.5, quantized_weights=1, float_weights=1,
+            quantized_bytes=1, model_bytes=1, float_bytes=1, layers=[],
+        ),
+        training=None,
+        stages=[],
+        scores=[],
+        environment=Environment(engine="", torch="", transformers="", device="cpu", seed=0),
+    )  # fmt: skip
+
+
+def written(folder: Path, files: list[FileEntry]) -> str:
+    manifest = manifest_of(files)
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    return manifest.sha256
+
+
+@pytest.fixture
+def lease() -> Lease:
+    return Lease(job_id=new_job_id(), token=uuid4(), attempt=1, worker="w1")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    return WorkerSettings(name="w1", scratch=tmp_path / "scratch", store_patience_s=1)
+
+
+def test_a_manifest_that_tells_the_truth_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    digest = written(tmp_path, describe_files(tmp_path))
+    assert read_manifest(tmp_path, digest).total_bytes == 3
+
+
+def test_a_manifest_that_lies_is_refused_with_the_lie(tmp_path: Path) -> None:
+    outside = tmp_path / "secret"
+    outside.write_bytes(b"secret")
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"abc")
+    (folder / "link").symlink_to(outside)
+    honest = describe_files(folder, leave_out=frozenset({"link"}))[0]
+    stolen = FileEntry(path="../secret", bytes=6, sha256=file_sha256(outside))
+    lies = {
+        "'../secret' is in the manifest and not in the folder": stolen,
+        "'link' is in the manifest and not in the folder": stolen.model_copy(update={"path": "link"}),
+        "a.bin has 3 bytes instead of 4": honest.model_copy(update={"bytes": 4}),
+        f"a.bin has digest {honest.sha256}": honest.model_copy(update={"sha256": "0" * 64}),
+    }
+    for complaint, entry in lies.items():
+        with pytest.raises(AttemptFailed, match=complaint) as caught:
+            read_manifest(folder, written(folder, [entry]))
+        assert caught.value.line.code == "bad_artifacts"
+    with pytest.raises(AttemptFailed, match="it announced"):
+        read_manifest(folder, "0" * 64)
+
+
+def test_a_stage_goes_up_without_what_its_links_lead_to(
+    settings: WorkerSettings, lease: Lease, store: S3Store, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_text("secret")
+    with Workspace(settings, store, lease) as workspace:
+        stage = workspace.out / "stages" / "training"
+        (stage / "deep").mkdir(parents=True)
+        (stage / "deep" / "state.bin").write_bytes(b"state")
+        (stage / "file").symlink_to(tmp_path / "etc" / "passwd")
+        (stage / "folder").symlink_to(tmp_path / "etc")
+        (workspace.out / "stages" / "measuring").symlink_to(tmp_path / "etc")
+        kept = workspace.upload_stage("training")
+        assert workspace.upload_stage("measuring") is None
+        assert workspace.upload_stage("evaluating") is None
+
+    prefix = f"{lease.prefix}/stages/training"
+    assert kept == (prefix, ["deep/state.bin"])
+    assert list(store.list(f"{lease.prefix}/")) == [ObjectInfo(key=f"{prefix}/deep/state.bin", bytes=5)]
+
+
+def test_scratch_is_empty_after_success_and_failure(settings: WorkerSettings, lease: Lease, store: S3Store) -> None:
+    for failure in (None, ZeroDivisionError):
+        with suppress(ZeroDivisionError), Workspace(settings, store, lease) as workspace:
+            (workspace.out / "big").write_bytes(b"x")
+            if failure:
+                raise failure
+        assert list(settings.scratch.iterdir()) == []
+
+
+def test_a_full_disk_is_a_lack_of_resources(settings: WorkerSettings, lease: Lease, store: S3Store) -> None:
+    """/dev/full answers every write as a full disk does."""
+    with Workspace(settings, store, lease) as workspace:
+        workspace.spec_file.symlink_to("/dev/full")
+        with pytest.raises(AttemptFailed) as caught:
+            workspace.write_spec("{}" * 100_000)
+    assert (caught.value.line.failure, caught.value.line.code) == (FailureClass.RESOURCE, "disk_full")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENOSPC

@@ -1,0 +1,214 @@
+"""Runs one engine process from start to end and says how it ended. Knows processes and the wire, nothing of jobs.
+
+The engine lives in its own session; its stdin stays open as long as we live, so that it notices when we do not. It gets
+no credentials: whatever BITSMITH_* holds is for us.
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from bitsmith_core import wire
+from bitsmith_core.log import get_logger
+from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
+
+from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.heartbeat import POLL_S, Ending
+
+log = get_logger()
+
+_LONGEST_LINE = 1_000_000  # bytes
+_STRAYS_SHOWN = 10
+_EVIDENCE_LINES, _EVIDENCE_CHARS = 20, 2000
+_LAST_WORDS_S = 2.0  # for output after the end: a process that escaped its session may hold the pipe open
+
+
+def supervise(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    log_file: Path,
+    on_line: Callable[[Line], None],
+    ending: Callable[[], Ending | None],
+    stop_within_s: float,
+) -> Finished | Failed | Ending:
+    """Run the engine to its end.
+
+    Args:
+        folder: its working folder.
+        log_file: takes its stderr.
+        on_line: gets every line of the protocol; must not block.
+        ending: asked many times a second why the engine must stop. It is asked to with SIGTERM and ended after
+            stop_within_s; it is ended at once if the attempt may not write any more.
+
+    Raises:
+        AttemptFailed: the engine could not be started.
+    """
+    process = _start(command, folder, log_file)
+    lines: queue.Queue[bytes | None] = queue.Queue(maxsize=10_000)
+    assert process.stdout is not None
+    threading.Thread(target=_read, args=(process.stdout, lines), name="engine-lines", daemon=True).start()
+    last_word: Finished | Failed | None = None
+    strays = 0
+    asked: Ending | None = None
+    kill_at = float("inf")
+
+    def hear(raw: bytes) -> None:
+        nonlocal last_word, strays
+        line = decode(raw)
+        if line is None:
+            strays += 1
+            if strays <= _STRAYS_SHOWN:
+                log.warning("engine.said_something_else", text=raw[:200].decode(errors="replace"))
+        elif isinstance(line, Finished | Failed):
+            last_word = line
+        else:
+            on_line(line)
+
+    try:
+        is_silent = False
+        while process.poll() is None:
+            if is_silent:
+                _wait(process, POLL_S)
+            else:
+                is_silent = _hear_next(lines, hear, within_s=POLL_S)
+            reason = ending()
+            if reason is not None and reason is not asked:
+                log.info("engine.stop", reason=reason)
+                if not reason.may_write:
+                    kill_at = 0.0
+                elif asked is None:
+                    process.terminate()
+                    kill_at = time.monotonic() + stop_within_s
+                asked = reason
+            if time.monotonic() > kill_at:
+                _kill_session(process)
+        _kill_session(process)  # what it started and left behind
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while not is_silent and not (lines.empty() and time.monotonic() > deadline):
+            is_silent = _hear_next(lines, hear, within_s=POLL_S)
+    finally:
+        if process.poll() is None:
+            _kill_session(process)
+            process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+    if strays > _STRAYS_SHOWN:
+        log.warning("engine.said_much_else", lines=strays)
+    return judge(process.returncode, last_word, asked=asked, evidence=log_tail(log_file))
+
+
+def judge(
+    status: int, last_word: Finished | Failed | None, *, asked: Ending | None, evidence: str
+) -> Finished | Failed | Ending:
+    """What an engine's end means.
+
+    Args:
+        status: as Popen gives it, negative for a signal.
+        asked: why we asked it to stop, if we did.
+    """
+    if asked is not None and not asked.may_write:
+        return asked
+    if status == ExitStatus.FAILED and isinstance(last_word, Failed):
+        return last_word
+    if asked is not None:
+        return asked
+    if status == ExitStatus.SUCCEEDED and isinstance(last_word, Finished):
+        return last_word
+    if status == -signal.SIGKILL:
+        problem = (
+            "The engine was killed, most likely by the kernel for its memory. "
+            "Choose a smaller micro_batch_size or max_length, or a worker with more memory."
+        )
+        return Failed(
+            failure=FailureClass.RESOURCE, code="out_of_memory_or_killed", message=_with_evidence(problem, evidence)
+        )
+    if status == ExitStatus.STOPPED:
+        problem = "The engine was told to stop by somebody else than its worker."
+        return Failed(failure=FailureClass.INFRA, code="engine_stopped", message=problem)
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    problem = f"The engine ended with {how} without a result."
+    return Failed(failure=FailureClass.UNKNOWN, code="engine_crashed", message=_with_evidence(problem, evidence))
+
+
+def decode(raw: bytes) -> Line | None:
+    """A line of the protocol, None for anything else. NUL is dropped: Postgres has no place for it in text."""
+    try:
+        return wire.decode(raw.replace(b"\\u0000", b""))
+    except ValueError:
+        return None
+
+
+def engine_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What the engine may see of our environment: no credentials, and no network it does not need."""
+    secret = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    kept = {name: value for name, value in ours.items() if not name.startswith("BITSMITH_") and name not in secret}
+    # The folder it works in holds files from strangers: nothing is imported from there.
+    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def log_tail(log_file: Path) -> str:
+    try:
+        with log_file.open("rb") as file:
+            file.seek(max(0, log_file.stat().st_size - 4 * _EVIDENCE_CHARS))
+            text = file.read().decode(errors="replace").replace("\0", "")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-_EVIDENCE_LINES:])[-_EVIDENCE_CHARS:]
+
+
+def _start(command: Sequence[str], folder: Path, log_file: Path) -> subprocess.Popen[bytes]:
+    try:
+        with log_file.open("ab") as stderr:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=folder,
+                env=engine_environment(os.environ),
+                start_new_session=True,
+            )
+    except OSError as error:
+        problem = f"The engine could not be started: {error}. Check BITSMITH_WORKER_ENGINE on this worker."
+        raise AttemptFailed(FailureClass.INFRA, "engine_not_started", problem) from error
+
+
+def _read(stdout: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    with stdout:
+        while raw := stdout.readline(_LONGEST_LINE):
+            lines.put(raw)
+    lines.put(None)
+
+
+def _hear_next(lines: queue.Queue[bytes | None], hear: Callable[[bytes], None], *, within_s: float) -> bool:
+    """Pass on the next line if one comes in time; answers whether there are no more."""
+    try:
+        raw = lines.get(timeout=within_s)
+    except queue.Empty:
+        return False
+    if raw is not None:
+        hear(raw)
+    return raw is None
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """End the engine and whatever it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _with_evidence(problem: str, evidence: str) -> str:
+    return f"{problem}\nThe end of its log:\n{evidence}" if evidence else problem

@@ -1,0 +1,269 @@
+"""One message, one attempt: claim, fetch, run the engine, upload, and say in one transaction how it ended."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bitsmith_core import files, jobs, registry
+from bitsmith_core.bundle import Manifest
+from bitsmith_core.db import Database, Tx
+from bitsmith_core.errors import DatabaseUnavailable, LeaseLost
+from bitsmith_core.files import File
+from bitsmith_core.ids import FileId, JobId
+from bitsmith_core.jobs import Checkpoint, Lease
+from bitsmith_core.log import bind_job, get_logger
+from bitsmith_core.spec import JobSpec
+from bitsmith_core.storage import ObjectStore
+from bitsmith_core.wire import Failed, FailureClass, Finished, Line, Stage, StageFinished, StageStarted
+from pydantic import ValidationError
+
+from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.heartbeat import AttemptOver, Ending, Heartbeat
+from bitsmith_worker.journal import Journal
+from bitsmith_worker.settings import WorkerSettings
+from bitsmith_worker.supervisor import supervise
+from bitsmith_worker.workspace import Workspace
+
+log = get_logger()
+
+_LEAVING_PATIENCE_S = 4.0  # for last uploads, and again for the last word: a leaving worker is killed soon
+_FAILED_PATIENCE_S = 60.0  # a failed attempt waits so long for uploads that its successor can use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What an attempt works with. Made before the pool process is forked, connected only inside it."""
+
+    settings: WorkerSettings
+    database: Database
+    store: ObjectStore
+    is_leaving: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A bundle that lies complete in the object store."""
+
+    name: str
+    manifest: Manifest
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was asked, and what is there already."""
+
+    spec: JobSpec
+    training: File
+    validation: File
+    checkpoints: list[Checkpoint]
+
+
+def run_job(tools: Tools, job_id: JobId) -> None:
+    """Make one attempt at the job, if it is there to be claimed. Safe to deliver late, twice, or never."""
+    with bind_job(job_id=job_id), _also_on_sigterm(tools.is_leaving) as is_leaving:
+        if is_leaving():
+            log.info("message.left", reason="this worker is leaving")
+            return
+        claimed_at = time.monotonic()
+        lease = _claim(tools, job_id)
+        if lease is None:
+            return
+
+        heartbeat = Heartbeat(tools.settings, tools.database, lease, claimed_at=claimed_at, is_leaving=is_leaving)
+        with heartbeat:
+            outcome = _attempt(tools, lease, heartbeat)
+            _settle(tools, lease, heartbeat, outcome)
+
+
+def _claim(tools: Tools, job_id: JobId) -> Lease | None:
+    try:
+        with tools.database.transaction() as tx:
+            lease = jobs.claim(tx, job_id, worker=tools.settings.name, ttl=tools.settings.lease)
+    except DatabaseUnavailable as error:
+        log.warning("job.not_claimed", reason=str(error))  # it is offered again
+        return None
+    if lease is None:
+        log.info("message.dropped", reason="the job is over, waits, or another worker has it")
+        return None
+    log.info("job.claimed", worker=lease.worker, attempt=lease.attempt)
+    return lease
+
+
+def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Result | Failed | Ending:
+    """Everything between the claim and the last word; whatever goes wrong becomes an outcome."""
+    try:
+        with (
+            Workspace(tools.settings, tools.store, lease) as workspace,
+            Journal(tools.database, lease, on_lease_lost=heartbeat.lose) as journal,
+            _transfers() as transfers,
+        ):
+            order = _order(tools, lease, heartbeat)
+            with _stage(journal, Stage.FETCHING):
+                heartbeat.wait_for(
+                    transfers.submit(workspace.fetch, order.spec, order.training, order.validation, order.checkpoints)
+                )
+
+            outcome = _run_engine(tools, lease, heartbeat, workspace, journal, transfers)
+            if not isinstance(outcome, Finished):
+                return outcome
+
+            with _stage(journal, Stage.PUBLISHING):
+                manifest, prefix = heartbeat.wait_for(
+                    transfers.submit(workspace.upload_artifacts, outcome.manifest_sha256)
+                )
+            journal.flush(heartbeat.pause)
+            return Result(name=order.spec.model_name, manifest=manifest, prefix=prefix)
+    except AttemptOver as over:
+        return over.ending
+    except AttemptFailed as failed:
+        return failed.line
+    except Exception as error:  # the attempt's outermost edge: the job must hear of it
+        log.exception("attempt.broke")
+        problem = f"The worker broke: {type(error).__name__}: {error}".replace("\0", "")
+        return Failed(failure=FailureClass.UNKNOWN, code="worker_error", message=problem)
+
+
+def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
+    while True:
+        try:
+            with tools.database.transaction() as tx:
+                spec = JobSpec.model_validate(jobs.get(tx, lease.job_id).spec)
+                return Order(
+                    spec=spec,
+                    training=files.get(tx, FileId(spec.training_file)),
+                    validation=files.get(tx, FileId(spec.validation_file)),
+                    checkpoints=jobs.checkpoints(tx, lease.job_id),
+                )
+        except ValidationError as error:
+            problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
+            raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
+        except DatabaseUnavailable:
+            heartbeat.pause(1.0)
+
+
+def _run_engine(
+    tools: Tools,
+    lease: Lease,
+    heartbeat: Heartbeat,
+    workspace: Workspace,
+    journal: Journal,
+    transfers: ThreadPoolExecutor,
+) -> Finished | Failed | Ending:
+    uploads: list[Future[None]] = []
+
+    def on_line(line: Line) -> None:
+        journal.add(line)
+        if isinstance(line, StageFinished) and not line.resumed:
+            uploads.append(transfers.submit(_keep_stage, tools, lease, heartbeat, workspace, line.stage))
+
+    outcome = supervise(
+        [*tools.settings.engine, str(workspace.spec_file), str(workspace.inputs), str(workspace.out)],
+        folder=workspace.folder,
+        log_file=workspace.engine_log,
+        on_line=on_line,
+        ending=heartbeat.ending,
+        stop_within_s=tools.settings.engine_stop_s,
+    )
+    log.info("engine.ended", outcome=outcome if isinstance(outcome, Ending) else outcome.model_dump(mode="json"))
+    # Before the artifacts an upload is waited for anyway: they go through the same single thread.
+    if isinstance(outcome, Failed):
+        heartbeat.wait_all(uploads, within_s=_FAILED_PATIENCE_S)
+    elif outcome is Ending.LEAVING:
+        heartbeat.wait_all(uploads, within_s=_LEAVING_PATIENCE_S)
+    return outcome
+
+
+def _keep_stage(tools: Tools, lease: Lease, heartbeat: Heartbeat, workspace: Workspace, stage: Stage) -> None:
+    """Make a finished stage survive this worker. If that fails, a later attempt repeats the stage, nothing worse."""
+    try:
+        kept = workspace.upload_stage(stage)
+        while kept is not None:
+            prefix, names = kept
+            try:
+                with tools.database.transaction() as tx:
+                    jobs.keep_checkpoint(tx, lease, stage=stage, prefix=prefix, files=names)
+                return
+            except DatabaseUnavailable:
+                heartbeat.pause(1.0)
+    except LeaseLost:
+        heartbeat.lose()
+    except AttemptOver:
+        pass
+    except AttemptFailed as failed:
+        log.warning("checkpoint.not_kept", job_id=lease.job_id, stage=stage, reason=str(failed))
+
+
+def _settle(tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | Failed | Ending) -> None:
+    """Say how the attempt ended, unless it may not speak any more. Repeated until Postgres has heard it."""
+    if isinstance(outcome, Ending) and not outcome.may_write:
+        log.warning("attempt.fell_silent", reason=outcome)
+        return
+    give_up_at = time.monotonic() + _LEAVING_PATIENCE_S
+    while True:
+        try:
+            with tools.database.transaction() as tx:
+                said = _say(tx, lease, outcome)
+            log.info("attempt.ended", outcome=said, attempt=lease.attempt)
+            return
+        except LeaseLost:
+            log.warning("attempt.result_dropped", reason="another attempt owns the job, or it is over")
+            return
+        except DatabaseUnavailable as error:
+            log.warning("attempt.unheard", reason=str(error))
+        if heartbeat.ending() is Ending.LEAVING and time.monotonic() > give_up_at:
+            log.warning("attempt.fell_silent", reason="this worker is leaving")
+            return
+        try:
+            heartbeat.pause(1.0)
+        except AttemptOver as over:
+            log.warning("attempt.fell_silent", reason=over.ending)
+            return
+
+
+def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending) -> str:
+    if isinstance(outcome, Failed):
+        return jobs.fail(tx, lease, outcome)
+    if isinstance(outcome, Ending):
+        return jobs.stopped(tx, lease)
+    # One transaction: the lease fences the publication, so exactly one attempt publishes.
+    version = registry.publish(
+        tx, name=outcome.name, job_id=lease.job_id, manifest=outcome.manifest, prefix=outcome.prefix
+    )
+    result = f"{version.model.name}@{version.number}"
+    jobs.finish(tx, lease, result=result)
+    return result
+
+
+@contextmanager
+def _stage(journal: Journal, stage: Stage) -> Iterator[None]:
+    """A stage that the worker does itself."""
+    started = time.monotonic()
+    journal.add(StageStarted(stage=stage))
+    yield
+    journal.add(StageFinished(stage=stage, wall_s=time.monotonic() - started, peak_memory_bytes=0))
+
+
+@contextmanager
+def _transfers() -> Iterator[ThreadPoolExecutor]:
+    """One thread for what moves bytes, in order; left to itself when the attempt is over."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transfers")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _also_on_sigterm(is_leaving: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """SIGTERM may reach this very process (a service manager signals the whole group): it means the same."""
+    told = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield lambda: told.is_set() or is_leaving()
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,260 @@
+"""One attempt's files: inputs down, checkpoints down and up, artifacts up. Below SCRATCH, gone with the attempt.
+
+    <scratch>/<job>-a<n>-<token>/   spec.json  engine.log  inputs/  out/stages/  out/artifacts/
+
+What the engine leaves is not trusted: only regular files inside its own folder go up, and artifacts only as the
+manifest describes them.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+from bitsmith_core.bundle import MANIFEST, Manifest, file_sha256
+from bitsmith_core.errors import NotFound, StoreUnavailable
+from bitsmith_core.files import File
+from bitsmith_core.jobs import Checkpoint, Lease
+from bitsmith_core.log import get_logger
+from bitsmith_core.spec import JobSpec
+from bitsmith_core.storage import ObjectStore
+from bitsmith_core.wire import FailureClass
+from pydantic import ValidationError
+
+from bitsmith_worker import base_models
+from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.settings import WorkerSettings
+
+log = get_logger()
+T = TypeVar("T")
+
+_FOLDER = re.compile(r"ftjob-[0-9a-v]{26}-a\d+-[0-9a-f]{8}")
+_LONGEST_PAUSE_S = 15.0
+
+
+class Abandoned(Exception):
+    """The attempt is over; whoever still works on its files stops."""
+
+
+class Workspace:
+    """Its methods may run in another thread than the one that closes it."""
+
+    def __init__(self, settings: WorkerSettings, store: ObjectStore, lease: Lease) -> None:
+        self._settings, self._store, self._lease = settings, store, lease
+        self._closed = threading.Event()
+        # Resolved, so that a file whose resolved path differs was reached through a link.
+        self.folder = settings.scratch.resolve() / f"{lease.job_id}-a{lease.attempt}-{lease.token.hex[:8]}"
+        self.spec_file = self.folder / "spec.json"
+        self.inputs = self.folder / "inputs"
+        self.out = self.folder / "out"
+        self.engine_log = self.folder / "engine.log"
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with _disk_errors():
+            self._settings.scratch.mkdir(parents=True, exist_ok=True)
+            self._lock = _try_lock(self.folder)  # before the folder: a sweep must not take it for a leftover
+            for folder in (self.inputs, self.out / "stages"):
+                folder.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            _unlock(self._lock, self.folder)
+
+    def fetch(self, spec: JobSpec, training: File, validation: File, checkpoints: list[Checkpoint]) -> None:
+        """Everything the engine needs: data files, base model, and what earlier attempts finished.
+
+        Raises:
+            AttemptFailed
+        """
+        self.write_spec(spec.model_dump_json())
+        with _disk_errors():
+            self._fetch_file(training, self.inputs / "training.jsonl")
+            self._fetch_file(validation, self.inputs / "validation.jsonl")
+            (self.inputs / "model").symlink_to(base_models.resolve(spec.model, self._settings.models))
+            for checkpoint in checkpoints:
+                self._fetch_checkpoint(checkpoint)
+
+    def write_spec(self, spec_json: str) -> None:
+        with _disk_errors():
+            self.spec_file.write_text(spec_json)
+
+    def upload_stage(self, stage: str) -> tuple[str, list[str]] | None:
+        """Put a finished stage into the store: (prefix, files below it), None if the stage keeps nothing.
+
+        Raises:
+            AttemptFailed
+        """
+        prefix = f"{self._lease.prefix}/stages/{stage}"
+        folder = self.out / "stages" / stage
+        with _disk_errors():
+            names = sorted(_regular_files(folder))
+            for name in names:
+                self._put(f"{prefix}/{name}", folder / name)
+        return (prefix, names) if names else None
+
+    def upload_artifacts(self, expected_sha256: str) -> tuple[Manifest, str]:
+        """Check what the engine left against its manifest and put it into the store, the manifest last.
+
+        Raises:
+            AttemptFailed
+        """
+        prefix = f"{self._lease.prefix}/artifacts"
+        folder = self.out / "artifacts"
+        with _disk_errors():
+            manifest = read_manifest(folder, expected_sha256)
+            for entry in manifest.files:
+                self._put(f"{prefix}/{entry.path}", folder / entry.path)
+            self._put(f"{prefix}/{MANIFEST}", folder / MANIFEST)
+        return manifest, prefix
+
+    def _fetch_file(self, file: File, path: Path) -> None:
+        try:
+            self._patiently(partial(self._store.get_file, file.object_key, path))
+        except NotFound as error:
+            problem = f"The bytes of {file.id} ({file.filename}) are gone from the object store; upload the file again."
+            raise AttemptFailed(FailureClass.DATA, "file_missing", problem) from error
+        found = file_sha256(path)
+        if found != file.sha256:
+            problem = f"{file.id} ({file.filename}) arrived with digest {found} instead of {file.sha256}."
+            raise AttemptFailed(FailureClass.INFRA, "file_corrupted", problem)
+
+    def _fetch_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """A checkpoint that is incomplete is left out: the engine does its stage again."""
+        part = self.out / f"{checkpoint.stage}.part"
+        try:
+            for name in checkpoint.files:
+                path = part / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._patiently(partial(self._store.get_file, f"{checkpoint.prefix}/{name}", path))
+        except NotFound as error:
+            log.warning("checkpoint.incomplete", stage=checkpoint.stage, reason=str(error))
+            shutil.rmtree(part, ignore_errors=True)
+            return
+        if part.exists():
+            part.rename(self.out / "stages" / checkpoint.stage)
+
+    def _put(self, key: str, path: Path) -> None:
+        try:
+            self._patiently(partial(self._store.put_file, key, path))
+        except NotFound as error:  # the bucket
+            raise AttemptFailed(FailureClass.INFRA, "store_misconfigured", f"Cannot store {key}: {error}.") from error
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Repeat what the store could not answer, for minutes if need be: hours of training hang on it."""
+        started = time.monotonic()
+        pause_s = 0.5
+        while True:
+            if self._closed.is_set():
+                raise Abandoned
+            try:
+                return action()
+            except StoreUnavailable as error:
+                waited_s = time.monotonic() - started
+                if waited_s > self._settings.store_patience_s:
+                    problem = f"The object store has been away for {waited_s:.0f} s: {error}."
+                    raise AttemptFailed(FailureClass.INFRA, "store_unavailable", problem) from error
+                log.warning("store.retry", waited_s=round(waited_s, 1), reason=str(error))
+            self._closed.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
+    """The manifest in folder, after every file it names was found to be what it says.
+
+    Raises:
+        AttemptFailed: a file is absent, different, or outside folder.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        raise _bad_artifacts(f"its manifest cannot be read: {error}") from error
+    if manifest.sha256 != expected_sha256:
+        raise _bad_artifacts(f"it announced {expected_sha256}, and its manifest is {manifest.sha256}")
+    present = set(_regular_files(folder))
+    if MANIFEST not in present:
+        raise _bad_artifacts("its manifest lies elsewhere")
+    for entry in manifest.files:
+        if entry.path not in present:
+            raise _bad_artifacts(f"{entry.path!r} is in the manifest and not in the folder")
+        path = folder / entry.path
+        if (size := path.stat().st_size) != entry.bytes:
+            raise _bad_artifacts(f"{entry.path} has {size} bytes instead of {entry.bytes}")
+        if (digest := file_sha256(path)) != entry.sha256:
+            raise _bad_artifacts(f"{entry.path} has digest {digest} instead of {entry.sha256}")
+    return manifest
+
+
+def sweep(scratch: Path) -> list[str]:
+    """Remove what attempts left whose worker is dead; answers their folders' names."""
+    swept = []
+    for folder in scratch.iterdir() if scratch.is_dir() else ():
+        if not (_FOLDER.fullmatch(folder.name) and folder.is_dir()):
+            continue
+        if (lock := _try_lock(folder)) is None:
+            continue  # its worker lives
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock, folder)
+        swept.append(folder.name)
+    return swept
+
+
+def _regular_files(folder: Path) -> Iterator[str]:
+    """Files inside folder (itself resolved), as relative paths.
+
+    What is reached through a link is left out: it could lead to what is not the engine's to publish.
+    """
+    for current, _, names in os.walk(folder):
+        for name in names:
+            path = Path(current) / name
+            if path.is_file() and path.resolve() == path:
+                yield path.relative_to(folder).as_posix()
+
+
+def _bad_artifacts(detail: str) -> AttemptFailed:
+    return AttemptFailed(FailureClass.UNKNOWN, "bad_artifacts", f"The engine's result was not published: {detail}.")
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        problem = f"The disk of this worker is full: {error}. Give its scratch folder more room."
+        raise AttemptFailed(FailureClass.RESOURCE, "disk_full", problem) from error
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
+
+
+def _try_lock(folder: Path) -> IO[bytes] | None:
+    """The lock that the kernel drops when its process dies, None if another process holds it."""
+    file = _lock_file(folder).open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _unlock(lock: IO[bytes], folder: Path) -> None:
+    _lock_file(folder).unlink(missing_ok=True)
+    lock.close()
