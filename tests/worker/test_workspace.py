@@ -124,3 +124,17 @@ def test_a_full_disk_is_a_lack_of_resources(settings: WorkerSettings, lease: Lea
     assert (caught.value.line.failure, caught.value.line.code) == (FailureClass.RESOURCE, "disk_full")
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
+
+
+def test_the_engine_finds_a_folder_or_a_file_by_its_name(
+    settings: WorkerSettings, lease: Lease, store: S3Store, tmp_path: Path
+) -> None:
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "config.json").write_text("{}")
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    with Workspace(settings, store, lease) as workspace:
+        workspace.link_model(tmp_path / "org")
+        assert [path.name for path in (workspace.inputs / "model").iterdir()] == ["config.json"]
+    with Workspace(settings, store, lease) as workspace:
+        workspace.link_model(tmp_path / "base.gguf")
+        assert [path.name for path in (workspace.inputs / "model").iterdir()] == ["base.gguf"]

@@ -3,6 +3,8 @@
 Postgres knows which jobs wait; whoever gets a message must still win `jobs.claim`.
 """
 
+import socket
+
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -12,6 +14,13 @@ from bitsmith_core.settings import QueueSettings
 
 RUN_JOB = "bitsmith.run_job"
 GPU_QUEUE = "gpu"
+
+# A waiting consumer sends nothing; without these it would notice a vanished broker only after the system's two hours.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)  # macOS lacks the first before Python 3.12
+}
 
 
 def make_celery(settings: QueueSettings) -> Celery:
@@ -25,7 +34,12 @@ def make_celery(settings: QueueSettings) -> Celery:
         task_default_queue=GPU_QUEUE,
         task_routes={RUN_JOB: {"queue": GPU_QUEUE}},
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"socket_connect_timeout": 5, "socket_timeout": 10, "socket_keepalive": True},
+        broker_transport_options={
+            "socket_connect_timeout": 5,
+            "socket_timeout": 10,
+            "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
+        },
     )
     return app
 

@@ -85,9 +85,18 @@ class Workspace:
         with _disk_errors():
             self._fetch_file(training, self.inputs / "training.jsonl")
             self._fetch_file(validation, self.inputs / "validation.jsonl")
-            (self.inputs / "model").symlink_to(base_models.resolve(spec.model, self._settings.models))
+            self.link_model(base_models.resolve(spec.model, self._settings.models))
             for checkpoint in checkpoints:
                 self._fetch_checkpoint(checkpoint)
+
+    def link_model(self, found: Path) -> None:
+        """INPUTS/model is a folder, as the wire has it: the model's own, or one that holds its single file."""
+        model = self.inputs / "model"
+        if found.is_dir():
+            model.symlink_to(found)
+        else:
+            model.mkdir()
+            (model / found.name).symlink_to(found)
 
     def write_spec(self, spec_json: str) -> None:
         with _disk_errors():
