@@ -3,6 +3,7 @@
 Each function prepares its folder and answers with how to run the server. Credentials are made by the caller.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -11,8 +12,10 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +29,21 @@ def free_port() -> int:
     """A loopback port P where P + 10000 is free too: SeaweedFS takes both."""
     for _ in range(1000):
         port = random.randrange(20_000, 50_000)
-        if _is_free(port) and _is_free(port + 10_000):
+        if is_free(port) and is_free(port + 10_000):
             return port
     raise StartFailed("no free loopback port between 20000 and 50000")
+
+
+def postgres_folder(state: Path) -> Path:
+    """Where a lab's Postgres keeps its data: state/postgres, unless the server's account cannot enter state.
+
+    Then it is a new private folder in /var/tmp, whose path the caller keeps: opening a person's folders to another
+    account is not ours to do.
+    """
+    account = _unprivileged()
+    if account is None or _can_execute(state, account):
+        return state / "postgres"
+    return Path(tempfile.mkdtemp(prefix="bitsmith-", dir="/var/tmp"))
 
 
 def postgres(folder: Path, *, port: int, password: str) -> ChildSpec:
@@ -38,15 +53,16 @@ def postgres(folder: Path, *, port: int, password: str) -> ChildSpec:
     be reachable for that account.
     """
     account = _unprivileged()
-    binaries = _postgres_binaries(folder, account)
-    data, sockets = folder / "data", folder / "sockets"
-    for path in (data, sockets):
+    data = folder / "data"
+    for path in (folder, data):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
         _give(path, account)
+    binaries = _postgres_binaries(folder, account)
     if not (data / "PG_VERSION").exists():
         _initdb(binaries, data, folder / "password", password, account)
-    settings = {"listen_addresses": LOOPBACK, "port": port, "unix_socket_directories": sockets, "max_connections": 100}
+    # No Unix socket: its path must stay below 108 bytes, and nobody uses it.
+    settings = {"listen_addresses": LOOPBACK, "port": port, "unix_socket_directories": "", "max_connections": 100}
     options: list[str | Path] = []
     for key, value in settings.items():
         options += ["-c", f"{key}={value}"]
@@ -79,6 +95,7 @@ def seaweedfs(folder: Path, *, port: int, access_key: str, secret_key: str) -> C
     """An S3 server that keeps its objects in folder. Only the S3 port serves objects, and only to the given key."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
+    sockets = _socket_folder(folder)
     config = folder / "s3.json"
     config.touch(mode=0o600)
     identity = {
@@ -105,8 +122,8 @@ def seaweedfs(folder: Path, *, port: int, access_key: str, secret_key: str) -> C
         "admin.ui": "false",
         "master.telemetry": "false",
         "volume.max": 500,
-        "filer.localSocket": folder / "filer.sock",
-        "s3.localSocket": folder / "s3.sock",
+        "filer.localSocket": sockets / "filer.sock",
+        "s3.localSocket": sockets / "s3.sock",
     }
     return ChildSpec(
         name="seaweedfs",
@@ -154,6 +171,19 @@ def _postgres_binaries(folder: Path, account: Account | None) -> Path:
             "choose a state folder that other accounts may enter, e.g. below /var/lib"
         )
     return copy / "bin"
+
+
+def _socket_folder(folder: Path) -> Path:
+    """folder, or where the path of a socket in it would be too long for the kernel, a short one of our own."""
+    if len(os.fsencode(folder)) < 80:
+        return folder
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    short = Path(tempfile.gettempdir()) / f"bitsmith-{os.geteuid()}-{name}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StartFailed(f"{short} should hold this lab's sockets but belongs to somebody else; remove it")
+    return short
 
 
 def _valkey_binary() -> Path:
@@ -210,7 +240,7 @@ def _package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:
             probe.bind((LOOPBACK, port))

@@ -1,0 +1,3 @@
+from bitsmith_client.cli import app
+
+app()

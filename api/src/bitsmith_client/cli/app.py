@@ -1,0 +1,297 @@
+"""Commands. Exit statuses: 0 done, 1 the job or the request failed, 2 the command makes no sense."""
+
+import json
+import signal
+import threading
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from typer.core import TyperGroup
+
+from bitsmith_client import demo as demonstration
+from bitsmith_client import show
+from bitsmith_client.cli import specs
+from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.lab.child import StartFailed
+from bitsmith_client.lab.stack import Stack
+from bitsmith_client.lab.state import DEFAULT_FOLDER, LabState
+from bitsmith_client.sdk import Bitsmith, Job, SdkError, Version
+from bitsmith_client.watch import watch as watch_job
+
+INTERRUPTED = 130
+PIPE_COLUMNS = 240
+
+
+class _Commands(TyperGroup):
+    """Expected failures become one message and status 1; anything else is our mistake and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # typed by a private module of typer
+        try:
+            return super().invoke(ctx)
+        except (SdkError, StartFailed) as error:
+            _fail(str(error))
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune language models in 2-4 bits on hardware you own.",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+JsonlFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="JSONL to upload first.")]
+
+
+def _console() -> Console:
+    """Made when needed: tests and pipes change where stdout goes. A pipe has no width to wrap at."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+@app.command()
+def up(
+    state: State = DEFAULT_FOLDER,
+    port: Annotated[int | None, typer.Option(help="Port of the API [default: 8000, or as before].")] = None,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C."""
+    _end_like_ctrl_c(signal.SIGTERM)
+    console = _console()
+    lab = LabState(state)
+    try:
+        with Stack(lab, api_port=port, say=lambda line: console.print(line, markup=False)) as stack:
+            console.print(
+                f"\nBitsmith runs at {stack.config.url} (API: {stack.config.url}/docs)\n"
+                f"API key: in {lab.folder / 'lab.json'}; commands started beside {state} find it there\n"
+                f"logs: {lab.logs}\nCtrl-C stops it\n",
+                markup=False,
+                soft_wrap=True,
+            )
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+@app.command()
+def demo(
+    state: State = DEFAULT_FOLDER,
+    small: Annotated[bool, typer.Option("--small", help="A fraction of the data and steps, for CI.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """One real job on a real model, from upload to verified download."""
+    _end_like_ctrl_c(signal.SIGTERM)
+    try:
+        is_good = demonstration.run(LabState(state), small=small, keep=keep, console=_console())
+    except demonstration.DemoFailed as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if is_good else 1)
+
+
+@app.command()
+def submit(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC.json", exists=True, dir_okay=False)],
+    training_file: JsonlFile = None,
+    validation_file: JsonlFile = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change the spec; may be repeated.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Watch it until it is over.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved spec and submit nothing.")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key never makes a second job.")] = None,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
+    """Upload data and start a job."""
+    console = _console()
+    with connect(url, key, state) as bitsmith:
+        try:
+            spec = specs.parse(spec_file.read_text(encoding="utf-8"))
+            for setting in settings or []:
+                spec = specs.with_setting(spec, setting)
+            for name, path in (("training_file", training_file), ("validation_file", validation_file)):
+                if path is not None:
+                    spec[name] = bitsmith.files.upload(path).id
+        except (specs.BadSpec, UnicodeDecodeError) as error:
+            _fail(f"{spec_file}: {error}", status=2)
+        if dry_run:
+            typer.echo(json.dumps(bitsmith.jobs.resolve(spec), indent=2))
+            return
+        job = bitsmith.jobs.create(spec, idempotency_key=idempotency_key)
+        typer.echo(job.id)
+        if follow:
+            _end_with(watch_job(bitsmith, job.id, console))
+
+
+@app.command()
+def jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
+    """List jobs, newest first."""
+    with connect(url, key, state) as bitsmith:
+        found = bitsmith.jobs.list(limit=limit, statuses=status or ())
+    if as_json:
+        _echo_json(found)
+    else:
+        _console().print(show.jobs_table(found) if found else "no jobs yet; `bitsmith submit` starts one")
+
+
+@app.command()
+def watch(job: str, url: Url = None, key: Key = None, state: State = DEFAULT_FOLDER) -> None:
+    """Follow a job until it is over; the status is the job's."""
+    with connect(url, key, state) as bitsmith:
+        bitsmith.jobs.get(job)  # so that a wrong id is an error before the screen is taken
+        try:
+            over = watch_job(bitsmith, job, _console())
+        except KeyboardInterrupt:
+            _fail(f"no longer watching; {job} goes on (`bitsmith cancel {job}` stops it)", status=INTERRUPTED)
+    _end_with(over)
+
+
+@app.command()
+def cancel(job: str, url: Url = None, key: Key = None, state: State = DEFAULT_FOLDER) -> None:
+    """Stop a job."""
+    with connect(url, key, state) as bitsmith:
+        found = bitsmith.jobs.cancel(job)
+    is_over = found.status == "cancelled"
+    typer.echo(f"{job} {'is cancelled' if is_over else 'will stop within seconds'}")
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME[@N]]")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
+    """List the registry, or show one model with its scores."""
+    console = _console()
+    with connect(url, key, state) as bitsmith:
+        if name is None:
+            found = bitsmith.models.list(limit=limit)
+            if as_json:
+                _echo_json(found)
+            else:
+                console.print(show.models_table(found) if found else "no models yet; jobs that succeed publish here")
+            return
+        model_name, number = _parsed(name)
+        model = bitsmith.models.get(model_name)
+        version = bitsmith.models.version(model_name, number) if number else bitsmith.models.latest(model_name)
+    if as_json:
+        _echo_json(version if number else model)
+        return
+    console.print(show.versions_table(model.versions))
+    console.print(f"\n[bold]{version.id}[/bold] from {model.base_model}")
+    console.print(show.scores_table(version))
+    console.print(f"\nmanifest {version.manifest_sha256}", soft_wrap=True)
+
+
+class Part(StrEnum):
+    ALL = "all"
+    NATIVE = "native"
+    BF16 = "bf16"
+
+    def holds(self, path: str) -> bool:
+        return self is Part.ALL or path.startswith("bf16/") == (self is Part.BF16)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME[@N]")],
+    folder: Annotated[Path | None, typer.Argument(help="[default: ./NAME-N]", file_okay=False)] = None,
+    only: Annotated[Part, typer.Option(help="The 2-4 bit checkpoint, or its bf16 copy for transformers.")] = Part.ALL,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
+    """Download a model, every file verified; an interrupted download goes on where it stopped."""
+    model_name, number = _parsed(name)
+    with connect(url, key, state) as bitsmith:
+        version = bitsmith.models.version(model_name, number) if number else bitsmith.models.latest(model_name)
+        target = folder or Path(f"{version.model}-{version.version}")
+        paths = _download(bitsmith, version, target, only)
+    if not paths:
+        _fail(f"{version.id} holds no {only.value} files")
+    _console().print(f"{version.id}: {len(paths)} files, verified, in {target}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def files(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[JSONL]...", exists=True, dir_okay=False)] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
+    """Upload data files, or list those that are there."""
+    with connect(url, key, state) as bitsmith:
+        found = [bitsmith.files.upload(path) for path in paths] if paths else bitsmith.files.list(limit=limit)
+    if as_json:
+        _echo_json(found)
+    else:
+        _console().print(show.files_table(found) if found else "no files yet")
+
+
+def _download(bitsmith: Bitsmith, version: Version, folder: Path, only: Part) -> Sequence[Path]:
+    total_bytes = sum(file.bytes for file in version.files if only.holds(file.path))
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = _console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total_bytes)
+        return bitsmith.models.download(
+            version, folder, wanted=only.holds, on_bytes=lambda received: progress.advance(task, received)
+        )
+
+
+def _parsed(name: str) -> tuple[str, int | None]:
+    model, at, number = name.partition("@")
+    if not at:
+        return model, None
+    if not number.isdecimal():
+        raise typer.BadParameter(f"{name!r}: a version is a number, as in {model}@1")
+    return model, int(number)
+
+
+def _end_with(job: Job) -> None:
+    if job.status == "succeeded":
+        typer.echo(f"published as {job.fine_tuned_model}; `bitsmith pull {job.fine_tuned_model}` downloads it")
+        return
+    reason = job.error or job.status_reason
+    _fail(f"{job.id} {job.status}" + (f": {reason.message} ({reason.code})" if reason else ""))
+
+
+def _echo_json(found: BaseModel | Sequence[BaseModel]) -> None:
+    if isinstance(found, BaseModel):
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        typer.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=2))
+
+
+def _end_like_ctrl_c(wanted: signal.Signals) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(wanted, interrupt)

@@ -1,0 +1,134 @@
+"""What the API answers. Unknown fields are ignored, so that an older client understands a newer server."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _moment(value: Any) -> Any:
+    return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else value
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class File(_Answer):
+    id: str
+    bytes: int
+    created_at: Moment
+    filename: str
+    purpose: str
+    sha256: str
+    examples: int
+
+
+class Reason(_Answer):
+    code: str
+    message: str
+
+
+class JobProgress(_Answer):
+    stage: str | None = None
+    done: int = 0
+    total: int = 0
+    eta_s: float | None = None
+
+
+class Job(_Answer):
+    id: str
+    model: str
+    training_file: str
+    validation_file: str
+    suffix: str | None = None
+    seed: int = 0
+    metadata: dict[str, str] = Field(default_factory=dict)
+    method: dict[str, Any] = Field(default_factory=dict)
+    status: str
+    desired_state: str = "run"
+    stage: str | None = None
+    progress: JobProgress = JobProgress()
+    status_reason: Reason | None = None
+    error: Reason | None = None
+    fine_tuned_model: str | None = None
+    attempts: int = 0
+    created_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in {"succeeded", "failed", "cancelled"}
+
+
+class Event(_Answer):
+    id: str
+    seq: int
+    created_at: Moment
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What happened, e.g. stage.finished; empty if the server did not say."""
+        return str(self.data.get("event", ""))
+
+
+class Score(_Answer):
+    subject: str
+    task: str
+    metric: str
+    value: float
+    stderr: float | None = None
+    n: int
+    n_unit: str
+    higher_is_better: bool
+    comparable_key: str
+
+
+class StageFacts(_Answer):
+    stage: str
+    wall_s: float
+    peak_memory_bytes: int
+    resumed: bool = False
+
+
+class ModelFile(_Answer):
+    path: str
+    bytes: int
+    sha256: str
+    download_url: str
+
+
+class Version(_Answer):
+    """A published checkpoint. In lists `files`, `stages` and the dictionaries are left out and so are empty here."""
+
+    id: str
+    model: str
+    version: int
+    job_id: str
+    created_at: Moment
+    bytes: int
+    bpw_codes: float
+    bpw_effective: float
+    manifest_sha256: str
+    scores: list[Score] = Field(default_factory=list)
+    quantization: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] | None = None
+    stages: list[StageFacts] = Field(default_factory=list)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    files: list[ModelFile] = Field(default_factory=list)
+
+
+class Model(_Answer):
+    id: str
+    created: Moment
+    base_model: str
+    latest: Version | None = None
+    versions: list[Version] = Field(default_factory=list)

@@ -1,0 +1,136 @@
+"""Numbers and tables for people: always the error beside the score, always both bits-per-weight."""
+
+import math
+from collections.abc import Sequence, Set
+from datetime import datetime
+
+from rich.table import Table
+
+from bitsmith_client.sdk import File, Job, Model, Score, StageFacts, Version
+
+SUBJECTS = {"float": "float base", "quantized": "quantized", "qsft": "Q-SFT"}
+TASKS = {"answer_perplexity": "validation perplexity", "answer_choice": "multiple choice"}
+
+
+def duration(seconds: float) -> str:
+    """1.4 s, 12 s, 3:07, 1:02:09."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(n_bytes: float) -> str:
+    """512 B, 66.2 MB, 3.1 GB: powers of ten, as disks are sold."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.2f} GB"
+
+
+def score(found: Score) -> str:
+    """31.42 ± 0.61 (n=2,950 tokens); shares as per cent."""
+    scale, unit, digits = (100.0, " %", 1) if found.metric == "accuracy" else (1.0, "", 2)
+    error = "" if found.stderr is None else f" ± {found.stderr * scale:.{digits}f}"
+    return f"{found.value * scale:.{digits}f}{error}{unit} (n={found.n:,} {found.n_unit})"
+
+
+def day(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    table = _table("job", "status", "stage", "base model", "result", "created")
+    for job in jobs:
+        stage = job.stage or ""
+        if job.status == "running" and job.progress.total:
+            stage += f" {job.progress.done}/{job.progress.total}"
+        outcome = job.fine_tuned_model or (job.error.message if job.error else "")
+        table.add_row(
+            job.id, job.status, stage if job.status == "running" else "", job.model, outcome, day(job.created_at)
+        )
+    return table
+
+
+def files_table(files: Sequence[File]) -> Table:
+    table = _table("file", "name", "examples", "size", "created", right={"examples", "size"})
+    for file in files:
+        table.add_row(file.id, file.filename, f"{file.examples:,}", size(file.bytes), day(file.created_at))
+    return table
+
+
+def models_table(models: Sequence[Model]) -> Table:
+    table = _table("model", "base", "size", "bpw_codes", "bpw_effective", "score", "created", right={"size"})
+    for model in models:
+        latest = model.latest
+        if latest is None:
+            table.add_row(model.id, model.base_model, "", "", "", "", day(model.created))
+            continue
+        best = [found for found in latest.scores if found.subject == _trained(latest)]
+        headline = f"{_task(best[0])} {score(best[0])}" if best else ""
+        table.add_row(latest.id, model.base_model, size(latest.bytes), *_bits(latest), headline, day(latest.created_at))
+    return table
+
+
+def versions_table(versions: Sequence[Version]) -> Table:
+    table = _table("version", "job", "size", "bpw_codes", "bpw_effective", "created", right={"size"})
+    for version in versions:
+        table.add_row(version.id, version.job_id, size(version.bytes), *_bits(version), day(version.created_at))
+    return table
+
+
+def scores_table(version: Version) -> Table:
+    """A row for each thing that was scored, with what it weighs."""
+    tasks = list(dict.fromkeys((found.task, found.metric) for found in version.scores))
+    headings = {(s.task, s.metric): f"{_task(s)} {'↑' if s.higher_is_better else '↓'}" for s in version.scores}
+    table = _table("", *(headings[task] for task in tasks), "weights", "bpw_codes", "bpw_effective", right={"weights"})
+    facts = version.quantization
+    for subject in SUBJECTS:
+        by_task = {(found.task, found.metric): found for found in version.scores if found.subject == subject}
+        if not by_task:
+            continue
+        is_float = subject == "float"
+        weight = facts.get("float_bytes" if is_float else "model_bytes")
+        table.add_row(
+            SUBJECTS[subject],
+            *(score(by_task[task]) if task in by_task else "" for task in tasks),
+            "" if weight is None else size(weight),
+            "16" if is_float else f"{version.bpw_codes:.2f}",
+            "16" if is_float else f"{version.bpw_effective:.2f}",
+        )
+    return table
+
+
+def stages_table(stages: Sequence[StageFacts]) -> Table:
+    table = _table("stage", "wall time", "peak memory so far", right={"wall time", "peak memory so far"})
+    for stage in stages:
+        how = " (earlier attempt)" if stage.resumed else ""
+        table.add_row(stage.stage + how, duration(stage.wall_s), size(stage.peak_memory_bytes))
+    return table
+
+
+def _trained(version: Version) -> str:
+    subjects = {found.subject for found in version.scores}
+    return "qsft" if "qsft" in subjects else "quantized"
+
+
+def _task(found: Score) -> str:
+    return TASKS.get(found.task, f"{found.task} {found.metric}")
+
+
+def _bits(version: Version) -> tuple[str, str]:
+    return f"{version.bpw_codes:.2f}", f"{version.bpw_effective:.2f}"
+
+
+def _table(*headings: str, right: Set[str] = frozenset()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        # The first column is what people copy into the next command.
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold", no_wrap=number == 0)
+    return table
