@@ -4,8 +4,7 @@ import pytest
 from bitsmith_engine.search.allocate import allocate
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.engine.reference.knapsack import best_gain
+from reference.knapsack import best_gain
 
 
 @given(

@@ -8,9 +8,8 @@ from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.quant.affine import quantize
 from bitsmith_engine.quant.parameter import QuantParameter
 from bitsmith_engine.quant.scheme import Scheme
+from reference.diodemix import FactoredMoment, LatentCode
 from torch import Tensor
-
-from tests.engine.reference.diodemix import FactoredMoment, LatentCode
 
 N, K, STEPS = 6, 128, 12
 

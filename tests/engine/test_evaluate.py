@@ -15,8 +15,7 @@ from bitsmith_engine.evaluate.plan import Plan, make_plan
 from bitsmith_engine.models.opening import load_float, open_base
 from bitsmith_engine.ports import Silent
 from bitsmith_engine.runtime import choose_runtime
-
-from tests.engine.reference.likelihood import answer_log_likelihood
+from reference.likelihood import answer_log_likelihood
 
 RUNTIME = choose_runtime("cpu")
 

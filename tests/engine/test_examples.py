@@ -11,8 +11,7 @@ from bitsmith_engine.data.examples import Example, encode, load_examples
 from bitsmith_engine.errors import BadData
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.engine.conftest import toy_tokenizer
+from toy_model import toy_tokenizer
 
 TOKENIZER: Any = toy_tokenizer()
 

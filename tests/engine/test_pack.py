@@ -5,8 +5,7 @@ import torch
 from bitsmith_engine.quant.pack import pack, packed_width, unpack
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.engine.reference.packing import pack_row
+from reference.packing import pack_row
 
 
 @st.composite

@@ -4,8 +4,7 @@ import pytest
 import torch
 from bitsmith_engine.optim import rules
 from bitsmith_engine.optim.schedule import Schedule
-
-from tests.engine.reference.diodemix import FactoredMoment
+from reference.diodemix import FactoredMoment
 
 
 def test_adamw_equals_that_of_torch() -> None:
