@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-gpu up demo demo-small migrate openapi clean
+.PHONY: help setup lock fmt lint test test-slow test-gpu up demo demo-small migrate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

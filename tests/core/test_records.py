@@ -34,6 +34,7 @@ def test_alpaca_input_follows_the_instruction() -> None:
     ("line", "says"),
     [
         (b"{", "not JSON"),
+        (b'{"prompt": \n', "not JSON: Expecting value at column 11"),
         (b"[1]", "expected a JSON object, found list"),
         (b'{"text": "x"}', "found the keys ['text']"),
         (b'{"prompt": "x"}', "completion: Field required"),

@@ -55,9 +55,14 @@ def running(database: Database, courier: Courier) -> Iterator[None]:
         loop.join()
 
 
-def through(gate: Gate, settings: DatabaseSettings) -> Database:
+@contextmanager
+def through(gate: Gate, settings: DatabaseSettings) -> Iterator[Database]:
     url = settings.url.get_secret_value()
-    return Database(DatabaseSettings(url=SecretStr(url.replace(f":{port_of(url)}", f":{gate.port}"))))
+    database = Database(DatabaseSettings(url=SecretStr(url.replace(f":{port_of(url)}", f":{gate.port}"))))
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def submit(database: Database) -> JobId:
@@ -111,36 +116,37 @@ def test_of_two_schedulers_one_leads_and_the_other_takes_over(database: Database
 def test_a_leader_whose_connection_died_leads_no_longer(
     database: Database, database_settings: DatabaseSettings
 ) -> None:
-    with Gate(port_of(database_settings.url.get_secret_value())) as gate:
-        cut_off = through(gate, database_settings)
-        with Leader(cut_off) as first, Leader(database) as second:
-            assert first.is_leading()
-            gate.shut()
-            until(second.is_leading, what="takeover")
-            gate.open()
-            with pytest.raises(DatabaseUnavailable):
-                first.is_leading()
-            assert not first.is_leading()
-            assert second.is_leading()
-        cut_off.close()
+    port = port_of(database_settings.url.get_secret_value())
+    with (
+        Gate(port) as gate,
+        through(gate, database_settings) as cut_off,
+        Leader(cut_off) as first,
+        Leader(database) as second,
+    ):
+        assert first.is_leading()
+        gate.shut()
+        until(second.is_leading, what="takeover")
+        gate.open()
+        with pytest.raises(DatabaseUnavailable):
+            first.is_leading()
+        assert not first.is_leading()
+        assert second.is_leading()
 
 
 def test_the_loop_survives_postgres_going_away(
     database: Database, database_settings: DatabaseSettings, courier: Courier, broker: redis.Redis
 ) -> None:
-    with Gate(port_of(database_settings.url.get_secret_value())) as gate:
-        through_gate = through(gate, database_settings)
-        with running(through_gate, courier):
-            report_worker(database)
-            submit(database)
-            until(lambda: broker.llen("gpu") == 1, what="first message")
-            gate.shut()
-            with database.transaction() as tx:
-                jobs.workers.report(tx, name="w2", device="cpu", local_models=[])
-            submit(database)
-            gate.open()
-            until(lambda: broker.llen("gpu") == 2, what="second message")
-        through_gate.close()
+    port = port_of(database_settings.url.get_secret_value())
+    with Gate(port) as gate, through(gate, database_settings) as through_gate, running(through_gate, courier):
+        report_worker(database)
+        submit(database)
+        until(lambda: broker.llen("gpu") == 1, what="first message")
+        gate.shut()
+        with database.transaction() as tx:
+            jobs.workers.report(tx, name="w2", device="cpu", local_models=[])
+        submit(database)
+        gate.open()
+        until(lambda: broker.llen("gpu") == 2, what="second message")
 
 
 def test_an_absent_broker_leaves_messages_unsent_until_it_is_back(
@@ -182,7 +188,7 @@ def test_an_absent_broker_does_not_keep_the_scheduler_from_reaping(
             with database.transaction() as tx:
                 assert jobs.claim(tx, silent, worker="dead", ttl=MINUTE)
                 tx.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE status = 'running'"))
-            until(lambda: job(database, silent).status == "queued", within_s=3, what="reaping")
+            until(lambda: job(database, silent).status == "queued", within_s=5, what="reaping")
         courier.close()
 
 

@@ -25,7 +25,7 @@ from bitsmith_core.storage import S3Store
 ENGINE = Path(__file__).with_name("scripted_engine.py")
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 20.0, what: str = "it") -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 30.0, what: str = "it") -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {within_s} s"
@@ -120,7 +120,7 @@ class Platform:
         with self.database.transaction() as tx:
             return registry.count_versions(tx)
 
-    def until_status(self, job_id: JobId, *statuses: JobStatus, within_s: float = 25.0) -> None:
+    def until_status(self, job_id: JobId, *statuses: JobStatus, within_s: float = 40.0) -> None:
         until(lambda: self.job(job_id).status in statuses, within_s=within_s, what=f"{job_id} becoming {statuses}")
 
     def until_training(self, job_id: JobId, *, attempt: int = 1) -> int:

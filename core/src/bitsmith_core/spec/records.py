@@ -69,7 +69,7 @@ def parse_record(line: bytes) -> Record:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"the line is longer than {MAX_LINE_BYTES} bytes, which no example may be")
     try:
-        value: Any = json.loads(line)
+        value: Any = json.loads(line.rstrip())  # so that the column is one of this line, not of the next
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: byte {error.start} of the line is 0x{line[error.start]:02x}") from error
     except RecursionError as error:
