@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -42,6 +43,7 @@ def work(database: Database, store: S3Store, folder: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl", "jq"))), reason="the examples need bash, curl and jq")
 def test_the_commands_run_as_written(served: str, database: Database, store: S3Store, tmp_path: Path) -> None:
     (tmp_path / "training.jsonl").write_bytes(EXAMPLE * 2)
     (tmp_path / "validation.jsonl").write_bytes(EXAMPLE)
