@@ -1,5 +1,5 @@
 # Every target works on a clean checkout; `make` alone lists them.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .bitsmith

@@ -68,7 +68,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the API [default: 8000, or as before].")] = None,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C."""
-    _end_like_ctrl_c(signal.SIGTERM)
+    _end_on_signals()
     console = _console()
     lab = LabState(state)
     try:
@@ -92,7 +92,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """One real job on a real model, from upload to verified download."""
-    _end_like_ctrl_c(signal.SIGTERM)
+    _end_on_signals()
     try:
         is_good = demonstration.run(LabState(state), small=small, keep=keep, console=_console())
     except demonstration.DemoFailed as error:
@@ -290,8 +290,11 @@ def _echo_json(found: BaseModel | Sequence[BaseModel]) -> None:
         typer.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=2))
 
 
-def _end_like_ctrl_c(wanted: signal.Signals) -> None:
+def _end_on_signals() -> None:
+    """SIGTERM ends like Ctrl-C; and SIGINT always does, though a shell ignores it for what it starts with `&`."""
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(wanted, interrupt)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, interrupt)
