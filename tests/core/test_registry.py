@@ -35,7 +35,7 @@ def test_a_job_publishes_once_however_often_it_is_repeated(tx: Tx, spec: JobSpec
     again = registry.publish(tx, name="tiny-test", job_id=job.id, manifest=manifest("b"), prefix="q")
     assert (again.id, again.prefix) == (first.id, "p")
     assert registry.count_versions(tx) == 1
-    assert registry.result_of(tx, job.id) == "tiny-test@1"
+    assert registry.results_of(tx, [job.id]) == {job.id: "tiny-test@1"}
 
 
 def test_versions_of_a_name_are_numbered(tx: Tx, spec: JobSpec) -> None:

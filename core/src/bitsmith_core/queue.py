@@ -63,13 +63,5 @@ class Courier:
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"the broker did not take job {job_id}: {error}") from error
 
-    def ping(self) -> None:
-        """Raises QueueUnavailable."""
-        try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=3)
-        except (OperationalError, OSError) as error:
-            raise QueueUnavailable(f"the broker does not answer: {error}") from error
-
     def close(self) -> None:
         self._app.close()

@@ -56,12 +56,6 @@ def get_version(tx: Tx, name: str, number: int) -> Version:
     raise NotFound(f"model {name!r} has no version {number}; its newest is {model.versions[0].number}")
 
 
-def result_of(tx: Tx, job_id: JobId) -> str | None:
-    """name@version of what the job published."""
-    version = repository.version_of_job(tx, job_id)
-    return None if version is None else f"{version.model.name}@{version.number}"
-
-
 def results_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     """name@version of what each job published; jobs without a result are left out."""
     return {v.job_id: f"{v.model.name}@{v.number}" for v in repository.versions_of_jobs(tx, job_ids)}
