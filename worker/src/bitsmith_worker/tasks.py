@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from bitsmith_core import files, jobs, registry
 from bitsmith_core.bundle import Manifest
@@ -29,6 +31,7 @@ from bitsmith_worker.supervisor import supervise
 from bitsmith_worker.workspace import Workspace
 
 log = get_logger()
+T = TypeVar("T")
 
 _LEAVING_PATIENCE_S = 4.0  # for last uploads, and again for the last word: a leaving worker is killed soon
 _FAILED_PATIENCE_S = 60.0  # a failed attempt waits so long for uploads that its successor can use
@@ -129,21 +132,20 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Result | Faile
 
 
 def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
-    while True:
-        try:
-            with tools.database.transaction() as tx:
-                spec = JobSpec.model_validate(jobs.get(tx, lease.job_id).spec)
-                return Order(
-                    spec=spec,
-                    training=files.get(tx, FileId(spec.training_file)),
-                    validation=files.get(tx, FileId(spec.validation_file)),
-                    checkpoints=jobs.checkpoints(tx, lease.job_id),
-                )
-        except ValidationError as error:
-            problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
-            raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
-        except DatabaseUnavailable:
-            heartbeat.pause(1.0)
+    def read(tx: Tx) -> Order:
+        spec = JobSpec.model_validate(jobs.get(tx, lease.job_id).spec)
+        return Order(
+            spec=spec,
+            training=files.get(tx, FileId(spec.training_file)),
+            validation=files.get(tx, FileId(spec.validation_file)),
+            checkpoints=jobs.checkpoints(tx, lease.job_id),
+        )
+
+    try:
+        return _patiently(tools, heartbeat, read)
+    except ValidationError as error:
+        problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
+        raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
 
 
 def _run_engine(
@@ -182,20 +184,30 @@ def _keep_stage(tools: Tools, lease: Lease, heartbeat: Heartbeat, workspace: Wor
     """Make a finished stage survive this worker. If that fails, a later attempt repeats the stage, nothing worse."""
     try:
         kept = workspace.upload_stage(stage)
-        while kept is not None:
+        if kept is not None:
             prefix, names = kept
-            try:
-                with tools.database.transaction() as tx:
-                    jobs.keep_checkpoint(tx, lease, stage=stage, prefix=prefix, files=names)
-                return
-            except DatabaseUnavailable:
-                heartbeat.pause(1.0)
+            keep = partial(jobs.keep_checkpoint, lease=lease, stage=stage, prefix=prefix, files=names)
+            _patiently(tools, heartbeat, keep)
     except LeaseLost:
         heartbeat.lose()
     except AttemptOver:
         pass
     except AttemptFailed as failed:
         log.warning("checkpoint.not_kept", job_id=lease.job_id, stage=stage, reason=str(failed))
+
+
+def _patiently(tools: Tools, heartbeat: Heartbeat, action: Callable[[Tx], T]) -> T:
+    """One transaction, repeated while Postgres does not answer.
+
+    Raises:
+        AttemptOver: the lease is gone, or may be soon.
+    """
+    while True:
+        try:
+            with tools.database.transaction() as tx:
+                return action(tx)
+        except DatabaseUnavailable:
+            heartbeat.pause(1.0)
 
 
 def _settle(tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | Failed | Ending) -> None:

@@ -52,7 +52,7 @@ class Workspace:
         self._settings, self._store, self._lease = settings, store, lease
         self._closed = threading.Event()
         # Resolved, so that a file whose resolved path differs was reached through a link.
-        self.folder = settings.scratch.resolve() / f"{lease.job_id}-a{lease.attempt}-{lease.token.hex[:8]}"
+        self.folder = settings.scratch.resolve() / f"{lease.job_id}-{lease.label}"
         self.spec_file = self.folder / "spec.json"
         self.inputs = self.folder / "inputs"
         self.out = self.folder / "out"

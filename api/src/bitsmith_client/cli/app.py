@@ -198,7 +198,7 @@ def models(
             return
         model_name, number = _parsed(name)
         model = bitsmith.models.get(model_name)
-        version = bitsmith.models.version(model_name, number) if number else bitsmith.models.latest(model_name)
+        version = _version(bitsmith, model_name, number)
     if as_json:
         _echo_json(version if number else model)
         return
@@ -229,7 +229,7 @@ def pull(
     """Download a model, every file verified; an interrupted download goes on where it stopped."""
     model_name, number = _parsed(name)
     with connect(url, key, state) as bitsmith:
-        version = bitsmith.models.version(model_name, number) if number else bitsmith.models.latest(model_name)
+        version = _version(bitsmith, model_name, number)
         target = folder or Path(f"{version.model}-{version.version}")
         paths = _download(bitsmith, version, target, only)
     if not paths:
@@ -273,6 +273,10 @@ def _parsed(name: str) -> tuple[str, int | None]:
     if not number.isdecimal():
         raise typer.BadParameter(f"{name!r}: a version is a number, as in {model}@1")
     return model, int(number)
+
+
+def _version(bitsmith: Bitsmith, model: str, number: int | None) -> Version:
+    return bitsmith.models.version(model, number) if number else bitsmith.models.latest(model)
 
 
 def _end_with(job: Job) -> None:

@@ -26,9 +26,14 @@ class Lease:
     worker: str
 
     @property
+    def label(self) -> str:
+        """This attempt's name among those of its job; no other attempt ever has it."""
+        return f"a{self.attempt}-{self.token.hex[:8]}"
+
+    @property
     def prefix(self) -> str:
         """Where this attempt may put objects; no other attempt ever writes there."""
-        return f"jobs/{self.job_id}/a{self.attempt}-{self.token.hex[:8]}"
+        return f"jobs/{self.job_id}/{self.label}"
 
 
 def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
