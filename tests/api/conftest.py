@@ -88,13 +88,13 @@ class Platform:
         with self.database.transaction() as tx:
             jobs.finish(tx, lease, result="m@1")
 
-    def publish(self, name: str) -> JobId:
+    def publish(self, name: str, manifest: Manifest | None = None) -> JobId:
         """A job that ran and published the next version of `name`."""
         job_id = self.submit()
         lease = self.claim(job_id)
         with self.database.transaction() as tx:
             prefix = f"{lease.prefix}/artifacts"
-            version = registry.publish(tx, name=name, job_id=job_id, manifest=MANIFEST, prefix=prefix)
+            version = registry.publish(tx, name=name, job_id=job_id, manifest=manifest or MANIFEST, prefix=prefix)
             jobs.finish(tx, lease, result=f"{name}@{version.number}")
         return job_id
 

@@ -47,6 +47,18 @@ def test_an_uploaded_file_is_kept_byte_for_byte(platform: Platform, store: S3Sto
     assert (tmp_path / "copy").read_bytes() == content
 
 
+def test_an_eval_pack_is_objects_of_any_shape(platform: Platform) -> None:
+    packs = {"purpose": "evals"}
+    pack = b'{"goal": "dry a cup", "label": 0}\n{}\n'
+    file = platform.client.post("/v1/files", files={"file": ("piqa.jsonl", pack)}, data=packs).json()
+    assert (file["purpose"], file["examples"]) == ("evals", 2)
+    refused = platform.client.post("/v1/files", files={"file": ("piqa.jsonl", pack + b"[]")}, data=packs)
+    assert_problem(refused, 422, "invalid_file", "line 3")
+    assert_problem(
+        platform.client.post("/v1/files", files={"file": ("f", pack)}, data=PURPOSE), 422, "invalid_file", "line 1"
+    )
+
+
 def test_a_large_file_arrives_whole(platform: Platform, store: S3Store, tmp_path: Path) -> None:
     content = b"".join(b'{"prompt": "%d + 1?", "completion": "%s"}\n' % (n, b"x" * 500) for n in range(15_000))
     file = platform.client.get(f"/v1/files/{platform.upload(content)}").json()

@@ -28,6 +28,14 @@ def test_a_version_shows_what_was_made_and_measured(platform: Platform) -> None:
     assert 3500 < version["download_expires_at"] - time.time() < 3700
 
 
+def test_merged_adapters_have_no_bits_per_weight(platform: Platform) -> None:
+    platform.publish("tiny-lora", MANIFEST.model_copy(update={"quantization": None}))
+    version = platform.client.get("/v1/models/tiny-lora/versions/1").json()
+    assert (version["quantization"], version["bpw_codes"], version["bpw_effective"]) == (None, None, None)
+    summary = platform.client.get("/v1/models").json()["data"][0]["latest"]
+    assert (summary["bpw_codes"], summary["bpw_effective"]) == (None, None)
+
+
 def test_each_file_has_a_link_that_needs_no_key(platform: Platform, store: S3Store, tmp_path: Path) -> None:
     platform.publish("tiny-demo")
     version = platform.client.get("/v1/models/tiny-demo/versions/1").json()

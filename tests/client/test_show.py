@@ -53,6 +53,22 @@ def test_the_result_table_compares_three_subjects_with_errors_and_sizes() -> Non
     assert rows["Q-SFT"].split()[-4:] == ["112.0", "MB", "3.50", "3.79"]
 
 
+def test_merged_adapters_have_scores_and_no_bits() -> None:
+    scores = [score("float", 20.5, 0.4), score("lora", 18.25, 0.3)]
+    adapters = Version.model_validate(
+        version(*scores).model_dump() | {"quantization": None, "bpw_codes": None, "bpw_effective": None}
+    )
+    row = drawn(show.scores_table(adapters)).splitlines()[2]
+    assert row.startswith("LoRA")
+    assert "18.25 ± 0.30" in row
+    assert row.split()[-3:] == ["-", "-", "-"]
+    assert drawn(show.versions_table([adapters])).splitlines()[1].split()[4:6] == ["-", "-"]
+    model = Model.model_validate({"id": "m", "created": 0, "base_model": "hf:a/b", "latest": adapters.model_dump()})
+    text = drawn(show.models_table([model]))
+    assert "validation perplexity 18.25 ± 0.30" in text
+    assert text.splitlines()[1].split()[4:6] == ["-", "-"]
+
+
 def test_a_version_that_was_only_quantized_has_two_rows() -> None:
     text = drawn(show.scores_table(version(score("float", 20.5, 0.4), score("quantized", 31.25, 0.61))))
     assert "Q-SFT" not in text

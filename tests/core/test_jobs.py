@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from bitsmith_core import jobs
+from bitsmith_core import files, jobs
 from bitsmith_core.db import Tx
 from bitsmith_core.errors import IdempotencyMismatch, IllegalTransition, InvalidSpec, LeaseLost
 from bitsmith_core.ids import JobId, new_file_id
@@ -212,3 +212,29 @@ def test_a_local_model_that_no_live_worker_has_is_refused_with_what_there_is(tx:
     with pytest.raises(InvalidSpec, match=r"local:present\.gguf"):
         jobs.submit(tx, local)
     assert jobs.submit(tx, spec.model_copy(update={"model": "local:present.gguf"}))
+
+
+def test_a_benchmarks_files_must_exist_and_be_eval_packs(tx: Tx, spec: JobSpec) -> None:
+    unknown = new_file_id()
+    pack = files.add(tx, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1).id
+
+    def with_benchmark(**named: str) -> JobSpec:
+        benchmarks = [{"task": "piqa", "file": pack}, {"task": "boolq", "file": pack, **named}]
+        method = {"type": "quantize", "quantize": {"evaluation": {"benchmarks": benchmarks}}}
+        return JobSpec.model_validate({**spec.model_dump(mode="json"), "method": method})
+
+    jobs.check(tx, with_benchmark(fewshot_file=pack))
+    place = "/method/quantize/evaluation/benchmarks/1"
+    for named, pointer, code in (
+        ({"file": unknown}, f"{place}/file", "unknown_file"),
+        ({"fewshot_file": spec.training_file}, f"{place}/fewshot_file", "wrong_purpose"),
+    ):
+        with pytest.raises(InvalidSpec) as caught:
+            jobs.check(tx, with_benchmark(**named))
+        assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [(pointer, code)]
+
+
+def test_an_eval_pack_is_nothing_to_train_on(tx: Tx, spec: JobSpec) -> None:
+    pack = files.add(tx, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1).id
+    with pytest.raises(InvalidSpec, match="was uploaded for the purpose 'evals'; upload it again for 'fine-tune'"):
+        jobs.submit(tx, spec.model_copy(update={"training_file": pack}))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from bitsmith_core.errors import InvalidFile
-from bitsmith_core.spec import parse_record, read_records
+from bitsmith_core.spec import parse_object, parse_record, read_lines, read_records
 from bitsmith_core.spec.records import MAX_LINE_BYTES, MAX_PROBLEMS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +84,11 @@ def test_any_text_survives(pairs: list[tuple[str, str]]) -> None:
 def test_any_bytes_are_a_record_or_a_named_problem(line: bytes) -> None:
     with contextlib.suppress(InvalidFile):
         list(read_records([line]))
+
+
+def test_a_line_of_an_eval_pack_is_any_object_and_nothing_else() -> None:
+    assert list(read_lines([b'{"a": [1]}\n', b"\n", b"{}\n"], parse_object)) == [{"a": [1]}, {}]
+    with pytest.raises(InvalidFile) as caught:
+        list(read_lines([b"{}\n", b"[1]\n", b"{\n"], parse_object))
+    assert [problem.pointer for problem in caught.value.problems] == ["line 2", "line 3"]
+    assert "expected a JSON object, found list" in str(caught.value)

@@ -38,6 +38,16 @@ def test_a_job_publishes_once_however_often_it_is_repeated(tx: Tx, spec: JobSpec
     assert registry.results_of(tx, [job.id]) == {job.id: "tiny-test@1"}
 
 
+def test_merged_adapters_are_published_without_bits_per_weight(tx: Tx, spec: JobSpec) -> None:
+    job = jobs.submit(tx, spec).job
+    adapters = manifest().model_copy(update={"quantization": None})
+    registry.publish(tx, name="tiny-lora", job_id=job.id, manifest=adapters, prefix="p")
+    tx.expire_all()
+    found = registry.get_version(tx, "tiny-lora", 1)
+    assert (found.bpw_codes, found.bpw_effective) == (None, None)
+    assert Manifest.model_validate(found.manifest).quantization is None
+
+
 def test_versions_of_a_name_are_numbered(tx: Tx, spec: JobSpec) -> None:
     for _ in range(3):
         job = jobs.submit(tx, spec).job

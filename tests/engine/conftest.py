@@ -24,12 +24,20 @@ def toy_inputs(toy_model: Path) -> Path:
     return inputs
 
 
+DISTILLATION = {"samples": 4, "max_length": 32, "block_epochs": 1, "end_to_end_epochs": 1}
+
+
 def toy_spec(method: str = "qsft", **settings: Any) -> JobSpec:
     defaults: dict[str, Any] = {
-        "quantization": {"scheme": "layer-mix", "bpw": 3.0, "calibration_samples": 4},
         "evaluation": {"perplexity_examples": 8, "multiple_choice": {"questions": 6, "choices": 3}},
         "resources": {"device": "cpu"},
     }
+    if method in ("qsft", "quantize"):
+        defaults["quantization"] = {
+            "scheme": "layer-mix", "bpw": 3.0, "calibration_samples": 4, "distillation": DISTILLATION,
+        }  # fmt: skip
+    if method in ("lora", "qlora"):
+        defaults["training"] = {"batch_size": 8, "max_length": 64, "rank": 4, "learning_rate": 1e-2}
     if method == "qsft":
         defaults["training"] = {
             "batch_size": 8,

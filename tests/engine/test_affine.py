@@ -5,10 +5,14 @@ import torch
 from bitsmith_engine.errors import BadModel
 from bitsmith_engine.quant.affine import Affine, quantize
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.scheme import Scheme, scheme_for
+from bitsmith_engine.quant.scheme import Scheme
 from torch import Tensor
 
-SCHEMES = [Scheme(bits=2, group_size=64), Scheme(bits=4, group_size=128), Scheme(bits=4, group_size=32)]
+SCHEMES = [
+    Scheme(bits=bits, group_size=group_size, symmetric=symmetric)
+    for bits, group_size in [(2, 64), (3, 128), (4, 128), (4, 32), (8, 64)]
+    for symmetric in (False, True)
+]
 
 
 def normal(N: int, K: int) -> Tensor:
@@ -29,8 +33,9 @@ def test_without_clipping_the_error_is_at_most_a_step(scheme: Scheme) -> None:
     w_NK = normal(8, 256)
     affine = quantize(w_NK, scheme, clip_search=False)
     step_NK = affine.scale_NG.float().repeat_interleave(scheme.group_size, dim=1)
-    # Half a step by rounding, up to half by the zero point's own rounding, and float16's share of 15 levels.
-    assert ((dequantize(affine, scheme) - w_NK).abs() <= step_NK * 1.02).all()
+    # Half a step by rounding, up to half by the zero point's own rounding, and float16's share of the levels.
+    slack = 1 + 2**-11 * scheme.top_code
+    assert ((dequantize(affine, scheme) - w_NK).abs() <= step_NK * slack).all()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -39,12 +44,16 @@ def test_clip_search_never_does_worse(scheme: Scheme) -> None:
     assert squared_error(w_NK, scheme, clip_search=True) <= squared_error(w_NK, scheme, clip_search=False)
 
 
-def test_two_bits_with_clip_search_come_near_the_best_four_levels() -> None:
-    scheme = Scheme(bits=2, group_size=64)
+@pytest.mark.parametrize(
+    ("bits", "best"),
+    # Max 1960: what the best equidistant levels for all of a normal distribution leave of its variance. Levels chosen
+    # for 64 draws can be a little better, those of a grid whose zero is a code a little worse.
+    [(2, 0.1188), (3, 0.03744), (4, 0.01154)],
+)
+def test_clip_search_comes_near_the_best_levels_for_a_normal_distribution(bits: int, best: float) -> None:
     w_NK = normal(64, 1024)
-    # Max 1960: four equidistant levels leave 0.1188 of a normal distribution's variance.
-    relative = squared_error(w_NK, scheme, clip_search=True) / w_NK.square().sum().item()
-    assert 0.09 < relative < 0.14
+    error = squared_error(w_NK, Scheme(bits=bits, group_size=64), clip_search=True)
+    assert 0.6 * best < error / w_NK.square().sum().item() < 1.1 * best
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -71,25 +80,53 @@ def test_an_all_zero_group_is_finite_and_zero(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_weights_on_the_grid_come_back_exactly(scheme: Scheme) -> None:
+    zero = scheme.zero_choices[0] if scheme.symmetric else 1
     codes_NK = torch.randint(0, scheme.top_code + 1, (4, 256), generator=torch.Generator().manual_seed(0))
     codes_NK[:, 0 :: scheme.group_size] = 0
     codes_NK[:, 1 :: scheme.group_size] = scheme.top_code
-    w_NK = (codes_NK - 1) * 0.125
+    w_NK = (codes_NK - zero) * 0.125
     assert torch.equal(dequantize(quantize(w_NK, scheme, clip_search=True), scheme), w_NK)
 
 
-@pytest.mark.parametrize(
-    ("bits", "K", "group_size"), [(4, 1536, 128), (4, 576, 64), (4, 96, 32), (2, 576, 64), (2, 32, 32)]
-)
-def test_the_group_falls_back_to_a_size_that_divides(bits: int, K: int, group_size: int) -> None:
-    assert scheme_for(bits, K).group_size == group_size
+def test_symmetric_zeros_are_all_the_middle_code() -> None:
+    affine = quantize(normal(4, 256) + 0.1, Scheme(bits=3, group_size=64, symmetric=True), clip_search=True)
+    assert (affine.zero_NG == 4).all()
 
 
-def test_a_width_that_no_group_divides_is_refused() -> None:
-    with pytest.raises(BadModel, match="100 input features"):
-        scheme_for(4, 100)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_search_minimises_the_error_where_it_matters(scheme: Scheme) -> None:
+    w_NK = normal(32, 256)
+    importance_K = torch.where(torch.arange(256) % 8 == 0, 100.0, 0.01)
+
+    def important_error(affine: Affine) -> float:
+        error_NK = dequantize(affine, scheme) - w_NK
+        return (error_NK.square() * importance_K).sum().item()
+
+    guided = quantize(w_NK, scheme, clip_search=True, importance_K=importance_K)
+    blind = quantize(w_NK, scheme, clip_search=True)
+    assert important_error(guided) < important_error(blind)
 
 
-def test_bits_per_weight_count_scales_and_zeros() -> None:
-    assert Scheme(bits=2, group_size=64).bits_per_weight == pytest.approx(2 + 18 / 64)
-    assert Scheme(bits=4, group_size=128).bits_per_weight == pytest.approx(4 + 20 / 128)
+def test_equal_importance_changes_nothing() -> None:
+    scheme, w_NK = Scheme(bits=3, group_size=64), normal(8, 256)
+    guided = quantize(w_NK, scheme, clip_search=True, importance_K=torch.full((256,), 4.0))
+    for ours, plain in zip(guided, quantize(w_NK, scheme, clip_search=True), strict=True):
+        assert torch.equal(ours, plain)
+
+
+def test_weights_too_large_for_a_float16_scale_stay_finite() -> None:
+    scheme = Scheme(bits=2, group_size=64)
+    assert dequantize(quantize(torch.full((2, 64), 1e9), scheme, clip_search=False), scheme).isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_the_layers_name(bad: float) -> None:
+    w_NK = normal(4, 128)
+    w_NK[2, 5] = bad
+    with pytest.raises(BadModel, match=r"layers\.7\.o \(4 x 128\) holds NaN or infinite"):
+        quantize(w_NK, Scheme(bits=4, group_size=64), clip_search=True, name="layers.7.o")
+
+
+def test_grids_with_float_zeros_are_never_made() -> None:
+    with pytest.raises(BadModel, match="use integer zero points"):
+        quantize(normal(4, 128), Scheme(bits=4, group_size=64, zero_kind="float"), clip_search=True)

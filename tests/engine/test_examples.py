@@ -6,11 +6,8 @@ from typing import Any, Literal
 
 import pytest
 from bitsmith_core.spec import Record, Turn
-from bitsmith_engine.data.batching import by_length, collate, epoch_order
-from bitsmith_engine.data.examples import Example, encode, load_examples
-from bitsmith_engine.errors import BadData
-from hypothesis import given
-from hypothesis import strategies as st
+from bitsmith_engine.data.examples import Example, check_vocabulary, encode, load_examples
+from bitsmith_engine.errors import BadData, BadModel
 from toy_model import toy_tokenizer
 
 TOKENIZER: Any = toy_tokenizer()
@@ -80,6 +77,7 @@ def test_long_examples_are_cut_and_counted(tmp_path: Path) -> None:
     assert len(notes.messages) == 2
     assert "1 of 3 examples are longer than 64 tokens" in notes.messages[0]
     assert "1 of 3 examples were left out" in notes.messages[1]
+    assert "raise max_length" in notes.messages[1]
 
 
 def test_a_file_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
@@ -89,44 +87,23 @@ def test_a_file_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
         load_examples(file, TOKENIZER, max_length=64, observer=Notes())
 
 
+def test_a_file_without_examples_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.jsonl"
+    file.write_text("\n")
+    with pytest.raises(BadData, match=r"training\.jsonl: the file holds no example"):
+        load_examples(file, TOKENIZER, max_length=64, observer=Notes())
+
+
+def test_tokens_that_the_weights_do_not_know_are_refused() -> None:
+    example = encode(conversation("two?", "even"), TOKENIZER, 100)
+    highest = max(example.ids)
+    check_vocabulary([example], highest + 1)
+    with pytest.raises(BadModel, match=f"token {highest}, but its weights know only tokens 0 to {highest - 1}"):
+        check_vocabulary([example], highest)
+
+
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "training.jsonl"
     file.write_text('{"prompt": "a", "completion": "b"}\nnonsense\n')
     with pytest.raises(BadData, match=r"training\.jsonl: line 2"):
         load_examples(file, TOKENIZER, max_length=64, observer=Notes())
-
-
-LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
-
-
-@given(LENGTHS, st.integers(1, 9))
-def test_an_epoch_has_every_example_once(lengths: list[int], batch_size: int) -> None:
-    batches = epoch_order(lengths, batch_size, seed=0, epoch=0)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) <= batch_size for batch in batches)
-    assert batches == epoch_order(lengths, batch_size, seed=0, epoch=0)
-
-
-@given(LENGTHS, st.integers(1, 200))
-def test_scoring_batches_hold_every_example_once_within_the_tokens(lengths: list[int], batch_tokens: int) -> None:
-    batches = by_length(lengths, batch_tokens)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= batch_tokens
-
-
-def test_another_epoch_has_another_order() -> None:
-    lengths = list(range(40))
-    assert epoch_order(lengths, 4, seed=0, epoch=0) != epoch_order(lengths, 4, seed=0, epoch=1)
-
-
-def test_a_batch_predicts_each_learned_token_from_the_one_before() -> None:
-    import torch
-
-    examples = [encode(conversation("two?", answer), TOKENIZER, 100) for answer in ("even", "an even number")]
-    batch = collate(examples, torch.device("cpu"))
-    found: list[list[int]] = [[], []]
-    for row, column, target in zip(batch.row_A, batch.column_A, batch.target_A, strict=True):
-        assert batch.tokens_BT[row, column + 1] == target
-        found[int(row)].append(int(target))
-    assert [text_of(tuple(ids)) for ids in found] == ["even<end>", "an even number<end>"]

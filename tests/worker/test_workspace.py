@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from bitsmith_core import files
 from bitsmith_core.bundle import (
     MANIFEST,
     Environment,
@@ -15,8 +16,10 @@ from bitsmith_core.bundle import (
     describe_files,
     file_sha256,
 )
+from bitsmith_core.db import Tx
 from bitsmith_core.ids import new_job_id
 from bitsmith_core.jobs import Lease
+from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectInfo, S3Store
 from bitsmith_core.wire import FailureClass
 from bitsmith_worker.failure import AttemptFailed
@@ -138,3 +141,23 @@ def test_the_engine_finds_a_folder_or_a_file_by_its_name(
     with Workspace(settings, store, lease) as workspace:
         workspace.link_model(tmp_path / "base.gguf")
         assert [path.name for path in (workspace.inputs / "model").iterdir()] == ["base.gguf"]
+
+
+def test_the_engine_finds_eval_packs_by_their_file_ids(
+    settings: WorkerSettings, lease: Lease, store: S3Store, tx: Tx, spec: JobSpec, tmp_path: Path
+) -> None:
+    def stored(name: str, content: bytes, purpose: files.Purpose) -> files.File:
+        path = tmp_path / name
+        path.write_bytes(content)
+        sha256 = files.store_bytes(store, path)
+        return files.add(tx, filename=name, purpose=purpose, size_bytes=len(content), sha256=sha256, examples=1)
+
+    (tmp_path / "models" / "org").mkdir(parents=True)
+    (tmp_path / "models" / "org" / "config.json").write_text("{}")
+    here = settings.model_copy(update={"models": tmp_path / "models"})
+    example, pack = stored("a", b"examples", "fine-tune"), stored("b", b"documents", "evals")
+    with Workspace(here, store, lease) as workspace:
+        workspace.fetch(spec.model_copy(update={"model": "local:org"}), example, example, [pack], [])
+        found = {path.relative_to(workspace.inputs).as_posix() for path in workspace.inputs.rglob("*.jsonl")}
+        assert found == {"training.jsonl", "validation.jsonl", f"packs/{pack.id}.jsonl"}
+        assert (workspace.inputs / "packs" / f"{pack.id}.jsonl").read_bytes() == b"documents"

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from bitsmith_client.sdk import File, Job, Model, Score, StageFacts, Version
 
-SUBJECTS = {"float": "float base", "quantized": "quantized", "qsft": "Q-SFT"}
+SUBJECTS = {"float": "float base", "quantized": "quantized", "qsft": "Q-SFT", "lora": "LoRA", "qlora": "QLoRA"}
 TASKS = {"answer_perplexity": "validation perplexity", "answer_choice": "multiple choice"}
 
 
@@ -90,7 +90,7 @@ def scores_table(version: Version) -> Table:
     tasks = list(dict.fromkeys((found.task, found.metric) for found in version.scores))
     headings = {(s.task, s.metric): f"{_task(s)} {'↑' if s.higher_is_better else '↓'}" for s in version.scores}
     table = _table("", *(headings[task] for task in tasks), "weights", "bpw_codes", "bpw_effective", right={"weights"})
-    facts = version.quantization
+    facts = version.quantization or {}
     for subject in SUBJECTS:
         by_task = {(found.task, found.metric): found for found in version.scores if found.subject == subject}
         if not by_task:
@@ -100,9 +100,8 @@ def scores_table(version: Version) -> Table:
         table.add_row(
             SUBJECTS[subject],
             *(score(by_task[task]) if task in by_task else "" for task in tasks),
-            "" if weight is None else size(weight),
-            "16" if is_float else f"{version.bpw_codes:.2f}",
-            "16" if is_float else f"{version.bpw_effective:.2f}",
+            "-" if weight is None else size(weight),
+            *(("16", "16") if is_float else _bits(version)),
         )
     return table
 
@@ -117,7 +116,7 @@ def stages_table(stages: Sequence[StageFacts]) -> Table:
 
 def _trained(version: Version) -> str:
     subjects = {found.subject for found in version.scores}
-    return "qsft" if "qsft" in subjects else "quantized"
+    return next((subject for subject in ("qsft", "lora", "qlora") if subject in subjects), "quantized")
 
 
 def _task(found: Score) -> str:
@@ -125,7 +124,8 @@ def _task(found: Score) -> str:
 
 
 def _bits(version: Version) -> tuple[str, str]:
-    return f"{version.bpw_codes:.2f}", f"{version.bpw_effective:.2f}"
+    codes, effective = ("-" if bits is None else f"{bits:.2f}" for bits in (version.bpw_codes, version.bpw_effective))
+    return codes, effective
 
 
 def _table(*headings: str, right: Set[str] = frozenset()) -> Table:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MANIFEST = "manifest.json"
 
-Subject = Literal["float", "quantized", "qsft"]
-"""float: the base as loaded; quantized: before training; qsft: after."""
+Subject = Literal["float", "quantized", "qsft", "lora", "qlora"]
+"""float: the base as loaded; quantized: before training; qsft, lora, qlora: after training by that method."""
 
 
 class _Fact(BaseModel):
@@ -91,7 +91,7 @@ class Manifest(_Fact):
     base_model: str
     spec_sha256: str
     files: list[FileEntry]
-    quantization: QuantizationFacts
+    quantization: QuantizationFacts | None  # None: adapters on a float or NF4 base, merged into 16-bit weights
     training: TrainingFacts | None
     stages: list[StageFacts]
     scores: list[Score]

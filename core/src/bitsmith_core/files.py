@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from sqlalchemy import select
 
@@ -11,20 +11,25 @@ from bitsmith_core.db import Tx
 from bitsmith_core.db.models import File
 from bitsmith_core.errors import InvalidFile, NotFound
 from bitsmith_core.ids import FileId, new_file_id
-from bitsmith_core.spec.records import MAX_LINE_BYTES, read_records
+from bitsmith_core.spec.records import MAX_LINE_BYTES, parse_object, parse_record, read_lines
 from bitsmith_core.storage import ObjectStore
 
-__all__ = ["File", "add", "check_name", "get", "page", "store_bytes", "validate"]
+__all__ = ["File", "Purpose", "add", "check_name", "get", "page", "store_bytes", "validate"]
+
+Purpose = Literal["fine-tune", "evals"]
+"""fine-tune: examples to train or validate on; evals: an eval pack, the documents of a benchmark."""
+
+_PARSE = {"fine-tune": parse_record, "evals": parse_object}
 
 
-def validate(path: Path) -> int:
-    """How many examples a JSONL file holds.
+def validate(path: Path, purpose: Purpose) -> int:
+    """How many examples a JSONL file holds, each of the shape its purpose asks for.
 
     Raises:
         InvalidFile: naming each bad line.
     """
     with path.open("rb") as file:
-        return sum(1 for _ in read_records(_bounded_lines(file)))
+        return sum(1 for _ in read_lines(_bounded_lines(file), _PARSE[purpose]))
 
 
 def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -55,7 +60,7 @@ def object_key(sha256: str) -> str:
     return f"files/sha256/{sha256}"
 
 
-def add(tx: Tx, *, filename: str, purpose: str, size_bytes: int, sha256: str, examples: int) -> File:
+def add(tx: Tx, *, filename: str, purpose: Purpose, size_bytes: int, sha256: str, examples: int) -> File:
     """A row for bytes that are in the store already (bytes without a row are garbage, a row without bytes is a lie)."""
     check_name(filename)
     file = File(

@@ -3,7 +3,8 @@
     python -m bitsmith_engine SPEC INPUTS OUT
 
     SPEC     a JobSpec as JSON
-    INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl
+    INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl,
+             packs/<file id>.jsonl of the benchmarks
     OUT      stages/<stage>/ appears (by rename) when a stage is finished: an engine started again skips it;
              artifacts/ appears last, complete, with manifest.json
 
@@ -22,7 +23,8 @@ class Stage(StrEnum):
     FETCHING = "fetching"  # worker: inputs down
     MEASURING = "measuring"  # sensitivity of each unit
     SEARCHING = "searching"  # bits for each unit
-    QUANTIZING = "quantizing"
+    QUANTIZING = "quantizing"  # first codes
+    CALIBRATING = "calibrating"  # distillation: codes and scales fitted to the float model's outputs
     TRAINING = "training"
     EVALUATING = "evaluating"
     EXPORTING = "exporting"

@@ -1,16 +1,10 @@
 """The best choice by trying all."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import product
 
 
-def best_gain(gains: Mapping[str, float], weights: Mapping[str, int], bpw: float) -> float:
-    """The largest total gain of any choice of 2 or 4 bits whose mean is at most bpw."""
-    names = list(gains)
-    total = sum(weights.values())
-    best = 0.0
-    for choice in product((2, 4), repeat=len(names)):
-        bits = sum(width * weights[name] for width, name in zip(choice, names, strict=True))
-        if bits <= bpw * total + 1e-9:
-            best = max(best, sum(gains[name] for width, name in zip(choice, names, strict=True) if width == 4))
-    return best
+def least_damage(items: Sequence[Sequence[tuple[int, float]]], capacity: int) -> float | None:
+    """Of all ways to pick one (size, damage) for each item within the capacity; None if there is none."""
+    fitting = (picked for picked in product(*items) if sum(size for size, _ in picked) <= capacity)
+    return min((sum(damage for _, damage in picked) for picked in fitting), default=None)

@@ -26,12 +26,17 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
 
+    leads = os.environ.get("RANK", "0") == "0"
+
     def emit(line: Line) -> None:
-        lines.write(encode(line))
-        lines.flush()
+        if leads:
+            lines.write(encode(line))
+            lines.flush()
 
     try:
-        emit(Finished(manifest_sha256=_run(arguments, emit, stop.is_set)))
+        digest = _run(arguments, emit, stop.is_set)
+        if digest is not None:
+            emit(Finished(manifest_sha256=digest))
     except Stopped as error:
         emit(Failed(failure=error.failure, code=error.code, message=str(error)))
         return ExitStatus.STOPPED
@@ -53,14 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("spec", metavar="SPEC", type=Path, help="a JobSpec as JSON")
     parser.add_argument(
-        "inputs", metavar="INPUTS", type=Path, help="folder with model/, training.jsonl and validation.jsonl"
+        "inputs", metavar="INPUTS", type=Path, help="folder with model/, training.jsonl, validation.jsonl and packs/"
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for stages/ and artifacts/")
     return parser
 
 
-def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_stop: Callable[[], bool]) -> str:
-    """Returns the manifest's digest; what libraries raise for lack of space leaves as OutOfSpace."""
+def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_stop: Callable[[], bool]) -> str | None:
+    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space becomes OutOfSpace."""
     spec = _read_spec(arguments.spec)
     # Waiting threads sleep: by default they spin, and on a machine that does anything else besides (a demo's database,
     # API and worker) they then take the time that the working thread needs. Read when torch loads its OpenMP.
@@ -74,11 +79,11 @@ def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_sto
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types neither
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return pipeline.run(spec, arguments.inputs, arguments.out, emit, should_stop).sha256
+        manifest = pipeline.run(spec, arguments.inputs, arguments.out, emit, should_stop)
     except torch.OutOfMemoryError as error:
         raise OutOfSpace(
-            f"the GPU's memory is full ({error}); set training.micro_batch_size lower, shorten max_length, "
-            "or use a larger GPU"
+            f"the GPU's memory is full ({error}); set training.micro_batch_size lower, turn "
+            "training.activation_checkpointing on, shorten max_length, or use a larger GPU"
         ) from error
     except MemoryError as error:
         raise OutOfSpace("the machine's memory is full; use a smaller base or a worker with more memory") from error
@@ -86,6 +91,7 @@ def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_sto
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OutOfSpace(f"the disk below {arguments.out} is full; free some space and run the job again") from error
+    return None if manifest is None else manifest.sha256
 
 
 def _read_spec(path: Path) -> JobSpec:

@@ -5,6 +5,7 @@ EngineError
 |-- BadSpec              config: the spec file itself is unreadable
 |-- BadModel             config: the base cannot be used
 |-- NoDevice             config: the spec wants a device that is not here
+|-- MissingPackage       config: the spec wants what this installation leaves out
 |-- BadData              data
 |-- Diverged             divergence: the loss became NaN or infinite
 `-- OutOfSpace           resource: memory or disk
@@ -38,6 +39,11 @@ class BadModel(EngineError):
 
 class NoDevice(EngineError):
     code = "device_unavailable"
+    failure = FailureClass.CONFIG
+
+
+class MissingPackage(EngineError):
+    code = "package_missing"
     failure = FailureClass.CONFIG
 
 

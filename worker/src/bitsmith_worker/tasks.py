@@ -63,6 +63,7 @@ class Order:
     spec: JobSpec
     training: File
     validation: File
+    packs: list[File]
     checkpoints: list[Checkpoint]
 
 
@@ -108,7 +109,9 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Result | Faile
             order = _order(tools, lease, heartbeat)
             with _stage(journal, Stage.FETCHING):
                 heartbeat.wait_for(
-                    transfers.submit(workspace.fetch, order.spec, order.training, order.validation, order.checkpoints)
+                    transfers.submit(
+                        workspace.fetch, order.spec, order.training, order.validation, order.packs, order.checkpoints
+                    )
                 )
 
             outcome = _run_engine(tools, lease, heartbeat, workspace, journal, transfers)
@@ -138,6 +141,7 @@ def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
             spec=spec,
             training=files.get(tx, FileId(spec.training_file)),
             validation=files.get(tx, FileId(spec.validation_file)),
+            packs=[files.get(tx, file_id) for file_id in _pack_ids(spec)],
             checkpoints=jobs.checkpoints(tx, lease.job_id),
         )
 
@@ -146,6 +150,13 @@ def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
     except ValidationError as error:
         problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
         raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
+
+
+def _pack_ids(spec: JobSpec) -> list[FileId]:
+    """The files of all benchmarks, each once: one pack may serve several tasks."""
+    benchmarks = spec.settings.evaluation.benchmarks
+    named = {name for benchmark in benchmarks for name in (benchmark.file, benchmark.fewshot_file) if name is not None}
+    return [FileId(name) for name in sorted(named)]
 
 
 def _run_engine(

@@ -75,8 +75,10 @@ class Workspace:
         if self._lock is not None:
             _unlock(self._lock, self.folder)
 
-    def fetch(self, spec: JobSpec, training: File, validation: File, checkpoints: list[Checkpoint]) -> None:
-        """Everything the engine needs: data files, base model, and what earlier attempts finished.
+    def fetch(
+        self, spec: JobSpec, training: File, validation: File, packs: list[File], checkpoints: list[Checkpoint]
+    ) -> None:
+        """Everything the engine needs: data files, eval packs, base model, and what earlier attempts finished.
 
         Raises:
             AttemptFailed
@@ -85,6 +87,9 @@ class Workspace:
         with _disk_errors():
             self._fetch_file(training, self.inputs / "training.jsonl")
             self._fetch_file(validation, self.inputs / "validation.jsonl")
+            (self.inputs / "packs").mkdir()
+            for pack in packs:
+                self._fetch_file(pack, self.inputs / "packs" / f"{pack.id}.jsonl")
             self.link_model(base_models.resolve(spec.model, self._settings.models))
             for checkpoint in checkpoints:
                 self._fetch_checkpoint(checkpoint)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from bitsmith_core import files
 from fastapi import Depends
@@ -19,7 +19,7 @@ from bitsmith_api.deps.multipart import OVERHEAD_BYTES, Form, bad_part
 from bitsmith_api.deps.services import SharedServices
 from bitsmith_api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 
-PURPOSE = "fine-tune"
+_PURPOSES: tuple[files.Purpose, ...] = get_args(files.Purpose)
 _WRITE_BYTES = 2**20
 
 
@@ -27,7 +27,7 @@ _WRITE_BYTES = 2**20
 class Upload:
     path: Path  # lives as long as the request
     filename: str
-    purpose: str
+    purpose: files.Purpose
     size_bytes: int
 
 
@@ -62,10 +62,11 @@ UPLOAD_BODY: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "JSON Lines: one example a line, as `messages`, `prompt`/`completion` "
-                            "or `instruction`/`input`/`output`",
+                            "description": "JSON Lines. For `fine-tune`: one example a line, as `messages`, "
+                            "`prompt`/`completion` or `instruction`/`input`/`output`. For `evals`: one document of a "
+                            "benchmark a line, a JSON object",
                         },
-                        "purpose": {"type": "string", "enum": [PURPOSE]},
+                        "purpose": {"type": "string", "enum": list(_PURPOSES)},
                     },
                 }
             }
@@ -98,9 +99,19 @@ def _checked(form: Form, path: Path) -> Upload:
     if form.filename is None:
         raise bad_part("file", "missing", "send the file's bytes as the part 'file', with a filename")
     files.check_name(form.filename)
-    purpose = form.fields.get("purpose")
-    if purpose is None:
-        raise bad_part("purpose", "missing", f"send the part 'purpose' with the value {PURPOSE!r}")
-    if purpose != PURPOSE:
-        raise bad_part("purpose", "unknown_choice", f"{purpose!r} is not a purpose; the only one is {PURPOSE!r}")
-    return Upload(path=path, filename=form.filename, purpose=purpose, size_bytes=form.file_bytes)
+    return Upload(
+        path=path,
+        filename=form.filename,
+        purpose=_checked_purpose(form.fields.get("purpose")),
+        size_bytes=form.file_bytes,
+    )
+
+
+def _checked_purpose(sent: str | None) -> files.Purpose:
+    choice = " or ".join(repr(purpose) for purpose in _PURPOSES)
+    if sent is None:
+        raise bad_part("purpose", "missing", f"send the part 'purpose' with the value {choice}")
+    for purpose in _PURPOSES:
+        if purpose == sent:
+            return purpose
+    raise bad_part("purpose", "unknown_choice", f"{sent!r} is not a purpose; send {choice}")

@@ -1,4 +1,4 @@
-"""Training and validation files."""
+"""Training and validation files, and eval packs."""
 
 from typing import Annotated
 
@@ -24,11 +24,13 @@ router = APIRouter(prefix="/v1/files", tags=["Files"])
 def create_file(upload: Received, tx: Transaction, services: SharedServices) -> File:
     """Store a JSON Lines file after reading every line of it. A refused file leaves nothing behind.
 
-    Each line is one example: `{"messages": [{"role": "user", …}, {"role": "assistant", …}]}`,
-    `{"prompt": …, "completion": …}` or `{"instruction": …, "input": …, "output": …}`.
+    For the purpose `fine-tune` each line is one example:
+    `{"messages": [{"role": "user", …}, {"role": "assistant", …}]}`, `{"prompt": …, "completion": …}` or
+    `{"instruction": …, "input": …, "output": …}`. For `evals` it is one document of a benchmark, a JSON object; the job
+    that uses it checks that it has the columns of its task.
     A bad line answers 422, with its number in `errors[].pointer`.
     """
-    examples = files.validate(upload.path)
+    examples = files.validate(upload.path, upload.purpose)
     services.store.ensure_bucket()  # the first upload of a new installation makes it
     sha256 = files.store_bytes(services.store, upload.path)
     row = files.add(

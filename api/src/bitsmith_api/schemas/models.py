@@ -36,8 +36,10 @@ class VersionSummary(BaseModel):
     job_id: str
     created_at: UnixSeconds
     bytes: int = Field(description="of all files together")
-    bpw_codes: float = Field(description="bits per weight, codes only, as model names in the field count")
-    bpw_effective: float = Field(description="bits per weight with scales and zeros")
+    bpw_codes: float | None = Field(
+        description="bits per weight, codes only, as model names in the field count; null for merged adapters"
+    )
+    bpw_effective: float | None = Field(description="bits per weight with scales and zeros; null for merged adapters")
     manifest_sha256: str = Field(description="the version's identity: one digest over all its files")
     scores: list[Score]
 
@@ -47,7 +49,7 @@ class VersionSummary(BaseModel):
 
 
 class Version(VersionSummary):
-    quantization: QuantizationFacts
+    quantization: QuantizationFacts | None = Field(description="null for merged adapters")
     training: TrainingFacts | None
     stages: list[StageFacts]
     environment: Environment

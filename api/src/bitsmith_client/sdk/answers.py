@@ -115,11 +115,11 @@ class Version(_Answer):
     job_id: str
     created_at: Moment
     bytes: int
-    bpw_codes: float
-    bpw_effective: float
+    bpw_codes: float | None  # None: merged adapters have no codes
+    bpw_effective: float | None
     manifest_sha256: str
     scores: list[Score] = Field(default_factory=list)
-    quantization: dict[str, Any] = Field(default_factory=dict)
+    quantization: dict[str, Any] | None = Field(default_factory=dict)
     training: dict[str, Any] | None = None
     stages: list[StageFacts] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)

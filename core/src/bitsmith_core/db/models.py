@@ -172,8 +172,8 @@ class Version(Base):
     manifest: Mapped[dict[str, Any]]  # bitsmith_core.bundle.Manifest
     prefix: Mapped[str]  # of its files in the object store
     bytes: Mapped[int] = mapped_column(BigInteger)
-    bpw_codes: Mapped[float]
-    bpw_effective: Mapped[float]
+    bpw_codes: Mapped[float | None]  # both None for a version without codes: merged adapters
+    bpw_effective: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     model: Mapped[Model] = relationship(back_populates="versions", lazy="raise")

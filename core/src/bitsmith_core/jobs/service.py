@@ -12,7 +12,7 @@ from typing import assert_never
 from bitsmith_core.db import Tx, database_now
 from bitsmith_core.db.models import IdempotencyKey, Job, JobEvent
 from bitsmith_core.errors import IdempotencyMismatch, InvalidSpec, NotFound, Problem
-from bitsmith_core.ids import JobId, new_job_id
+from bitsmith_core.ids import FileId, JobId, new_job_id
 from bitsmith_core.jobs import leases, outbox, repository, workers
 from bitsmith_core.jobs.failures import retry_delay
 from bitsmith_core.jobs.leases import Lease
@@ -36,7 +36,7 @@ def submit(tx: Tx, spec: JobSpec, *, key: str | None = None) -> Submission:
         key: the client's idempotency key; the same key and spec answer with the job made the first time.
 
     Raises:
-        InvalidSpec: a file does not exist, or no live worker has the local model.
+        InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
         IdempotencyMismatch: the key was used for another spec.
     """
     if key is not None and (known := repository.remembered(tx, key)) is not None:
@@ -68,9 +68,9 @@ def check(tx: Tx, spec: JobSpec) -> None:
     """Whether the spec could be submitted now; writes nothing.
 
     Raises:
-        InvalidSpec: a file does not exist, or no live worker has the local model.
+        InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
     """
-    problems = [*_missing_files(tx, spec), *_unknown_model(tx, spec)]
+    problems = [*_unusable_files(tx, spec), *_unknown_model(tx, spec)]
     if problems:
         raise InvalidSpec(problems[0].detail, problems)
 
@@ -276,13 +276,28 @@ def _tell(tx: Tx, job: Job, event: str, message: str, *, level: str = "info", **
     repository.add_event(tx, job, type_="message", level=level, message=message, data={"event": event, **data})
 
 
-def _missing_files(tx: Tx, spec: JobSpec) -> list[Problem]:
-    named = {"/training_file": spec.training_file, "/validation_file": spec.validation_file}
-    return [
-        Problem(pointer=pointer, code="unknown_file", detail=f"there is no file {file_id}; upload it to /v1/files")
-        for pointer, file_id in named.items()
-        if repository.file(tx, file_id) is None  # type: ignore[arg-type]  # spec holds checked ids as plain text
-    ]
+def _unusable_files(tx: Tx, spec: JobSpec) -> list[Problem]:
+    """Files that do not exist, or that were uploaded for another purpose and so checked for another shape."""
+    named = {
+        "/training_file": (spec.training_file, "fine-tune"),
+        "/validation_file": (spec.validation_file, "fine-tune"),
+    }
+    for index, benchmark in enumerate(spec.settings.evaluation.benchmarks):
+        pointer = f"/method/{spec.method.type}/evaluation/benchmarks/{index}"
+        named[f"{pointer}/file"] = (benchmark.file, "evals")
+        if benchmark.fewshot_file is not None:
+            named[f"{pointer}/fewshot_file"] = (benchmark.fewshot_file, "evals")
+
+    problems = []
+    for pointer, (file_id, purpose) in named.items():
+        file = repository.file(tx, FileId(file_id))
+        if file is None:
+            detail = f"there is no file {file_id}; upload it to /v1/files"
+            problems.append(Problem(pointer=pointer, code="unknown_file", detail=detail))
+        elif file.purpose != purpose:
+            detail = f"{file_id} was uploaded for the purpose {file.purpose!r}; upload it again for {purpose!r}"
+            problems.append(Problem(pointer=pointer, code="wrong_purpose", detail=detail))
+    return problems
 
 
 def _unknown_model(tx: Tx, spec: JobSpec) -> list[Problem]:

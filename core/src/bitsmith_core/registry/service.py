@@ -31,8 +31,8 @@ def publish(tx: Tx, *, name: str, job_id: JobId, manifest: Manifest, prefix: str
         manifest=manifest.model_dump(mode="json"),
         prefix=prefix,
         bytes=manifest.total_bytes,
-        bpw_codes=manifest.quantization.bpw_codes,
-        bpw_effective=manifest.quantization.bpw_effective,
+        bpw_codes=manifest.quantization.bpw_codes if manifest.quantization else None,
+        bpw_effective=manifest.quantization.bpw_effective if manifest.quantization else None,
         scores=[EvalResult(**score.model_dump()) for score in manifest.scores],
     )
     tx.add(version)

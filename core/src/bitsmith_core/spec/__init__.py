@@ -1,20 +1,47 @@
 """The public contract: what a job is and what its data look like."""
 
-from bitsmith_core.spec.job import JobSpec, Method, QsftMethod, QsftSettings, QuantizeMethod, QuantizeSettings
-from bitsmith_core.spec.outputs import Evaluation, Export, MultipleChoice, Resources
-from bitsmith_core.spec.quantization import LayerMixQuantization, Quantization, UniformQuantization
-from bitsmith_core.spec.records import Record, Turn, parse_record, read_records
+from bitsmith_core.spec.job import (
+    JobSpec,
+    LoraMethod,
+    LoraSettings,
+    Method,
+    QloraMethod,
+    QsftMethod,
+    QsftSettings,
+    QuantizeMethod,
+    QuantizeSettings,
+)
+from bitsmith_core.spec.outputs import BenchmarkTask, Evaluation, Export, MultipleChoice, Resources, TaskName
+from bitsmith_core.spec.quantization import (
+    ChannelMixQuantization,
+    Distillation,
+    InitialCodes,
+    LayerMixQuantization,
+    Quantization,
+    UniformQuantization,
+    Width,
+)
+from bitsmith_core.spec.records import Record, Turn, parse_object, parse_record, read_lines, read_records
 from bitsmith_core.spec.references import base_slug, hub_reference, local_path
-from bitsmith_core.spec.training import DiodeMix, Training
+from bitsmith_core.spec.training import DiodeMix, EarlyStopping, LoraTraining, Training
 
 __all__ = [
+    "BenchmarkTask",
+    "ChannelMixQuantization",
     "DiodeMix",
+    "Distillation",
+    "EarlyStopping",
     "Evaluation",
     "Export",
+    "InitialCodes",
     "JobSpec",
     "LayerMixQuantization",
+    "LoraMethod",
+    "LoraSettings",
+    "LoraTraining",
     "Method",
     "MultipleChoice",
+    "QloraMethod",
     "QsftMethod",
     "QsftSettings",
     "Quantization",
@@ -22,12 +49,16 @@ __all__ = [
     "QuantizeSettings",
     "Record",
     "Resources",
+    "TaskName",
     "Training",
     "Turn",
     "UniformQuantization",
+    "Width",
     "base_slug",
     "hub_reference",
     "local_path",
+    "parse_object",
     "parse_record",
+    "read_lines",
     "read_records",
 ]

@@ -9,7 +9,7 @@ from bitsmith_core.spec.outputs import Evaluation, Export, Resources
 from bitsmith_core.spec.quantization import LayerMixQuantization, Quantization
 from bitsmith_core.spec.references import FileRef, ModelRef, base_slug
 from bitsmith_core.spec.strict import Strict
-from bitsmith_core.spec.training import Training
+from bitsmith_core.spec.training import LoraTraining, Training
 
 
 class QsftSettings(Strict):
@@ -28,6 +28,12 @@ class QuantizeSettings(Strict):
     resources: Resources = Resources()
 
 
+class LoraSettings(Strict):
+    training: LoraTraining = LoraTraining()
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+
+
 class QsftMethod(Strict):
     """Quantize, then fine-tune every code and scale inside the quantized space."""
 
@@ -42,7 +48,21 @@ class QuantizeMethod(Strict):
     quantize: QuantizeSettings = QuantizeSettings()
 
 
-Method = Annotated[QsftMethod | QuantizeMethod, Field(discriminator="type")]
+class LoraMethod(Strict):
+    """Low-rank adapters on the float base, by peft: what Q-SFT is compared with."""
+
+    type: Literal["lora"] = "lora"
+    lora: LoraSettings = LoraSettings()
+
+
+class QloraMethod(Strict):
+    """Low-rank adapters on a base in NF4, by peft and bitsandbytes."""
+
+    type: Literal["qlora"] = "qlora"
+    qlora: LoraSettings = LoraSettings()
+
+
+Method = Annotated[QsftMethod | QuantizeMethod | LoraMethod | QloraMethod, Field(discriminator="type")]
 
 _TEXT = r"^[^\x00]*$"  # Postgres cannot store NUL
 _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
@@ -71,21 +91,26 @@ class JobSpec(Strict):
         return self
 
     @property
-    def settings(self) -> QsftSettings | QuantizeSettings:
-        return self.method.qsft if isinstance(self.method, QsftMethod) else self.method.quantize
+    def settings(self) -> QsftSettings | QuantizeSettings | LoraSettings:
+        match self.method:
+            case QsftMethod(qsft=settings):
+                return settings
+            case QuantizeMethod(quantize=quantize_settings):
+                return quantize_settings
+            case LoraMethod(lora=lora_settings):
+                return lora_settings
+            case QloraMethod(qlora=qlora_settings):
+                return qlora_settings
 
     @property
     def training(self) -> Training | None:
-        """None for a method that does not train."""
+        """None for a method that does not train codes."""
         return self.method.qsft.training if isinstance(self.method, QsftMethod) else None
 
     @property
     def max_length(self) -> int:
-        return (
-            self.method.qsft.training.max_length
-            if isinstance(self.method, QsftMethod)
-            else self.method.quantize.max_length
-        )
+        settings = self.settings
+        return settings.max_length if isinstance(settings, QuantizeSettings) else settings.training.max_length
 
     @property
     def model_name(self) -> str:

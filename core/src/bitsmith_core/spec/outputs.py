@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bitsmith_core.spec.references import FileRef
 from bitsmith_core.spec.strict import Strict
 
 
@@ -14,8 +15,27 @@ class MultipleChoice(Strict):
     choices: int = Field(default=4, ge=2, le=16)
 
 
+TaskName = Literal[
+    "boolq", "race", "arc_easy", "arc_challenge", "winogrande", "hellaswag", "piqa", "wic",
+    "anli_r1", "anli_r2", "anli_r3", "openbookqa", "mmlu",
+]  # fmt: skip
+"""A benchmark of the field, by the name that lm_eval gives it."""
+
+
+class BenchmarkTask(Strict):
+    """One task of EleutherAI's evaluation harness on data of your own keeping: no hub is asked."""
+
+    task: TaskName
+    file: FileRef = Field(description="the eval pack: an uploaded JSONL file with the task's documents")
+    fewshot_file: FileRef | None = Field(default=None, description="where few-shot examples come from; `file` if unset")
+    num_fewshot: int = Field(default=0, ge=0, le=64)
+    limit: int | None = Field(default=None, ge=2, description="documents scored at most, the first of the file")
+
+
 class Evaluation(Strict):
     """Scored on the validation file for the float base, the quantized model and the trained one."""
+
+    benchmarks: list[BenchmarkTask] = Field(default=[], max_length=64)
 
     perplexity_examples: int = Field(default=200, ge=2, le=1_000_000, description="validation examples scored at most")
     multiple_choice: MultipleChoice | None = MultipleChoice()

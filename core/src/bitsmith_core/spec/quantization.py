@@ -1,32 +1,78 @@
-"""How weights are stored: which grid, how many bits, where."""
+"""How weights are stored: which grid, how many bits, where, and how the first codes are found."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bitsmith_core.spec.strict import Strict
 
+Width = Literal[2, 3, 4, 8]
+"""Bits of a code."""
 
-class UniformQuantization(Strict):
+InitialCodes = Literal["rtn", "hqq", "awq", "gptq"]
+"""rtn: round to nearest. hqq: a robust fit of the grid to the weights alone. awq: channels that carry large activations
+are scaled up before rounding. gptq: rounding errors are compensated through the inputs' Gram matrix."""
+
+
+class Distillation(Strict):
+    """Calibration against the float model's outputs, computed once: block by block, then end to end."""
+
+    samples: int = Field(default=128, ge=1, le=512, description="windows of training text")
+    max_length: int = Field(default=256, ge=16, le=8192, description="tokens per window")
+    block_epochs: int = Field(default=2, ge=0, le=50, description="passes that fit each decoder layer to its output")
+    end_to_end_epochs: int = Field(default=1, ge=0, le=50, description="passes that fit the final distribution")
+    teacher_top_k: int = Field(default=64, ge=1, le=4096, description="logits of the float model kept for a token")
+
+
+class _Grid(Strict):
+    symmetric: bool = Field(default=False, description="the zero point in the middle of the codes")
+    group_size: Literal[32, 64, 128] | None = Field(
+        default=None, description="consecutive input features that share a scale; 64 at two bits, else 128, if unset"
+    )
+    initial: InitialCodes = "gptq"
+    clip_search: bool = Field(default=True, description="shrink each group's range where that lowers its squared error")
+    distillation: Distillation | None = Distillation()
+
+
+class UniformQuantization(_Grid):
     """One width for every linear layer."""
 
     scheme: Literal["uniform"] = "uniform"
-    bits: Literal[2, 4] = 4
-    clip_search: bool = Field(default=True, description="shrink each group's range where that lowers its squared error")
+    bits: Width = 4
 
 
-class LayerMixQuantization(Strict):
-    """INT4 where the model is sensitive, INT2 elsewhere; q/k/v and gate/up always share a width.
-
-    `bpw` counts codes only, as model names in the field do: 2.2 is 10 % INT4, 3.0 is 50 %, 4.0 is all INT4.
-    """
-
-    scheme: Literal["layer-mix"] = "layer-mix"
-    bpw: float = Field(default=3.0, ge=2.0, le=4.0, description="bits per weight, counting codes only")
+class _Mix(_Grid):
+    bpw: float = Field(default=3.0, ge=2.0, le=8.0, description="bits per weight, counting codes only")
     calibration_samples: int = Field(
         default=16, ge=1, le=512, description="training examples the sensitivity of each unit is measured on"
     )
-    clip_search: bool = Field(default=True, description="shrink each group's range where that lowers its squared error")
 
 
-Quantization = Annotated[UniformQuantization | LayerMixQuantization, Field(discriminator="scheme")]
+class LayerMixQuantization(_Mix):
+    """More bits where the model is sensitive, fewer elsewhere; q/k/v and gate/up always share a width.
+
+    `bpw` counts codes only, as model names in the field do: with widths 2 and 4, 2.2 is 10 % INT4, 3.0 is 50 %.
+    """
+
+    scheme: Literal["layer-mix"] = "layer-mix"
+    widths: tuple[Width, ...] = Field(default=(2, 4), min_length=1, max_length=4, description="to choose from")
+
+    @model_validator(mode="after")
+    def _budget_is_within_reach(self) -> Self:
+        if len(set(self.widths)) != len(self.widths):
+            raise ValueError(f"widths names a width twice: {list(self.widths)}")
+        if not min(self.widths) <= self.bpw <= max(self.widths):
+            raise ValueError(f"bpw {self.bpw} is outside of what the widths {sorted(self.widths)} can reach")
+        return self
+
+
+class ChannelMixQuantization(_Mix):
+    """INT4 for the most sensitive input channels of every layer, INT2 for the rest."""
+
+    scheme: Literal["channel-mix"] = "channel-mix"
+    bpw: float = Field(default=3.0, ge=2.0, le=4.0, description="bits per weight, counting codes only")
+
+
+Quantization = Annotated[
+    UniformQuantization | LayerMixQuantization | ChannelMixQuantization, Field(discriminator="scheme")
+]

@@ -1,15 +1,16 @@
-"""One line of a training or validation file, in any of the three shapes people have.
+"""One line of an uploaded file. Of a training or validation file, in any of the three shapes people have:
 
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
     {"prompt": "…", "completion": "…"}
     {"instruction": "…", "input": "…", "output": "…"}          (Alpaca; input may be absent or empty)
 
-All become turns; what an assistant says is learned, everything else is context.
+All become turns; what an assistant says is learned, everything else is context. A line of an eval pack is a JSON object
+with the columns of its benchmark, which only the engine knows.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -18,6 +19,7 @@ from bitsmith_core.errors import InvalidFile, Problem
 MAX_LINE_BYTES = 1_000_000  # a line is one example; a megabyte of text is a mistake, not an example
 MAX_PROBLEMS = 20  # enough to see the pattern; a file with more is wrong throughout
 
+T = TypeVar("T")
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -60,11 +62,11 @@ class _Alpaca(BaseModel):
         return [{"role": "user", "content": question}, {"role": "assistant", "content": self.output}]
 
 
-def parse_record(line: bytes) -> Record:
-    """One line of JSONL as a Record.
+def parse_object(line: bytes) -> dict[str, Any]:
+    """One line of JSONL as a JSON object.
 
     Raises:
-        ValueError: what is wrong with this line, in words (pydantic's ValidationError is one).
+        ValueError: what is wrong with this line, in words.
     """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"the line is longer than {MAX_LINE_BYTES} bytes, which no example may be")
@@ -78,6 +80,16 @@ def parse_record(line: bytes) -> Record:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def parse_record(line: bytes) -> Record:
+    """One line of JSONL as a Record.
+
+    Raises:
+        ValueError: what is wrong with this line, in words (pydantic's ValidationError is one).
+    """
+    value = parse_object(line)
     if "messages" in value:
         return Record.model_validate({"messages": value["messages"]})
     if "prompt" in value:
@@ -89,11 +101,14 @@ def parse_record(line: bytes) -> Record:
     )
 
 
-def read_records(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Every record of a JSONL file, lazily; blank lines are skipped.
+def read_lines(lines: Iterable[bytes], parse: Callable[[bytes], T]) -> Iterator[T]:
+    """Every parsed line of a JSONL file, lazily; blank lines are skipped.
+
+    Args:
+        parse: raises ValueError, saying what is wrong with its line.
 
     Raises:
-        InvalidFile: after the last line, naming each bad line (the first MAX_PROBLEMS), or if there was no record.
+        InvalidFile: after the last line, naming each bad line (the first MAX_PROBLEMS), or if there was none.
     """
     problems: list[Problem] = []
     found = 0
@@ -102,18 +117,23 @@ def read_records(lines: Iterable[bytes]) -> Iterator[Record]:
             continue
         found += 1
         try:
-            record = parse_record(line)
+            parsed = parse(line)
         except ValueError as error:
             problems.append(Problem(pointer=f"line {number}", code="bad_record", detail=_in_words(error)))
             if len(problems) == MAX_PROBLEMS:
                 break
             continue
         if not problems:
-            yield record
+            yield parsed
     if problems:
         raise InvalidFile(f"{problems[0].pointer}: {problems[0].detail}", problems)
     if not found:
         raise InvalidFile("the file holds no example")
+
+
+def read_records(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Every record of a training or validation file. Raises InvalidFile as read_lines does."""
+    return read_lines(lines, parse_record)
 
 
 def _in_words(error: ValueError) -> str:

@@ -17,12 +17,13 @@ _POOL_BATCHES = 8  # sort by length within this many batches: little padding, an
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows padded on the right. The token after (row, column) is to be predicted."""
+    """Rows padded on the right, or one row of documents. The token after (row, column) is to be predicted."""
 
     tokens_BT: Tensor
     row_A: Tensor
     column_A: Tensor
     target_A: Tensor
+    documents: tuple[int, ...] | None = None  # lengths of the examples that share the one row
 
     @property
     def num_learned(self) -> int:

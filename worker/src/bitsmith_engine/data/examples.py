@@ -18,7 +18,7 @@ from bitsmith_core.errors import InvalidFile
 from bitsmith_core.spec import Record, Turn, read_records
 from jinja2.exceptions import TemplateError
 
-from bitsmith_engine.errors import BadData
+from bitsmith_engine.errors import BadData, BadModel
 from bitsmith_engine.ports import Observer
 
 Tokenizer = Any
@@ -71,11 +71,25 @@ def load_examples(file: Path, tokenizer: Tokenizer, *, max_length: int, observer
         observer.note(
             "warn",
             f"{file.name}: {len(encoded) - len(kept)} of {len(encoded)} examples were left out: "
-            f"nothing of their answer is within the first {max_length} tokens",
+            f"nothing of their answer is within the first {max_length} tokens; raise max_length to keep them",
         )
     if not kept:
         raise BadData(f"{file.name}: no example has any answer within {max_length} tokens; raise max_length")
     return kept
+
+
+def check_vocabulary(examples: Iterable[Example], rows: int) -> None:
+    """Every token has a row in the model's embedding.
+
+    Raises:
+        BadModel: one has none; on a GPU it would end the process without a word about why.
+    """
+    highest = max((max(example.ids) for example in examples), default=0)
+    if highest >= rows:
+        raise BadModel(
+            f"the base's tokenizer produces token {highest}, but its weights know only tokens 0 to {rows - 1}: "
+            "tokenizer and weights do not belong together; fetch both from the same source again"
+        )
 
 
 def encode(record: Record, tokenizer: Tokenizer, max_length: int) -> Example:

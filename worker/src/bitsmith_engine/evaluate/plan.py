@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bitsmith_core.spec import Evaluation, MultipleChoice
 
 from bitsmith_engine.data.examples import Example
+from bitsmith_engine.evaluate.packs import Benchmark
 from bitsmith_engine.ports import Observer
 
 PERPLEXITY_VERSION = 1  # raise when a score on the same plan would change
@@ -29,6 +30,11 @@ class Question:
 class Plan:
     examples: tuple[Example, ...]  # for perplexity
     questions: tuple[Question, ...]  # empty if the spec asks for none
+    benchmarks: tuple[Benchmark, ...] = ()
+
+    @property
+    def num_items(self) -> int:
+        return len(self.examples) + len(self.questions) + sum(benchmark.num_docs for benchmark in self.benchmarks)
 
     @property
     def perplexity_key(self) -> str:
@@ -41,14 +47,21 @@ class Plan:
         return _digest("answer_choice", CHOICE_VERSION, questions)
 
 
-def make_plan(examples: Sequence[Example], settings: Evaluation, *, seed: int, observer: Observer) -> Plan:
-    """Seeded samples of the validation examples, in file order."""
+def make_plan(
+    examples: Sequence[Example],
+    settings: Evaluation,
+    *,
+    seed: int,
+    observer: Observer,
+    benchmarks: Sequence[Benchmark] = (),
+) -> Plan:
+    """Seeded samples of the validation examples, in file order, and the benchmarks as they were opened."""
     chance = random.Random(f"evaluation/{seed}")
     chosen = _sample(chance, len(examples), settings.perplexity_examples)
     questions: tuple[Question, ...] = ()
     if settings.multiple_choice is not None:
         questions = _questions(examples, settings.multiple_choice, chance, observer)
-    return Plan(examples=tuple(examples[index] for index in chosen), questions=questions)
+    return Plan(examples=tuple(examples[index] for index in chosen), questions=questions, benchmarks=tuple(benchmarks))
 
 
 def _questions(

@@ -1,10 +1,13 @@
 """All tasks on one model, with every item kept for paired comparisons later."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from bitsmith_core.bundle import Score, Subject
 from pydantic import BaseModel, ConfigDict
 
+from bitsmith_engine.evaluate.benchmarks import BenchmarkItems, run_benchmark
 from bitsmith_engine.evaluate.choice import ChoiceScores, accuracy, choice_scores
 from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
 from bitsmith_engine.evaluate.plan import Plan
@@ -20,6 +23,7 @@ class SubjectItems(BaseModel):
     subject: Subject
     answer_perplexity: list[AnswerLoss]
     answer_choice: list[ChoiceScores]
+    benchmarks: list[BenchmarkItems] = []
 
 
 class Evals(BaseModel):
@@ -32,28 +36,56 @@ class Evals(BaseModel):
 
 
 def evaluate(
-    model: Any, subject: Subject, plan: Plan, runtime: Runtime, observer: Observer, *, part: int, parts: int
+    model: Any,
+    tokenizer: Any,
+    subject: Subject,
+    plan: Plan,
+    runtime: Runtime,
+    observer: Observer,
+    *,
+    part: int,
+    parts: int,
 ) -> tuple[list[Score], SubjectItems]:
     """Score one subject, the part-th (from 0) of `parts`.
 
     Raises:
         Stopped: between two batches.
     """
-    per_part = len(plan.examples) + len(plan.questions)
+    before = part * plan.num_items
+
+    def report(done: float) -> None:
+        observer.progress(before + int(done), parts * plan.num_items)
+
     losses: dict[int, AnswerLoss] = {}
     choices: dict[int, ChoiceScores] = {}
     for found_losses in answer_losses(model, plan.examples, runtime):
         losses |= found_losses
-        observer.progress(part * per_part + len(losses), parts * per_part)
+        report(len(losses))
     for found_choices in choice_scores(model, plan.questions, runtime):
         choices |= found_choices
-        observer.progress(part * per_part + len(losses) + len(choices), parts * per_part)
+        report(len(losses) + len(choices))
+
+    done = len(losses) + len(choices)
+    benchmark_scores: list[Score] = []
+    benchmark_items: list[BenchmarkItems] = []
+    for benchmark in plan.benchmarks:
+        on_progress = partial(_report_share, report, done, benchmark.num_docs)
+        scores, answers = run_benchmark(benchmark, model, tokenizer, subject, runtime, on_progress)
+        benchmark_scores += scores
+        benchmark_items.append(answers)
+        done += benchmark.num_docs
+
     items = SubjectItems(
         subject=subject,
         answer_perplexity=[losses[index] for index in range(len(plan.examples))],
         answer_choice=[choices[index] for index in range(len(plan.questions))],
+        benchmarks=benchmark_items,
     )
-    return _scores(items, plan), items
+    return [*_scores(items, plan), *benchmark_scores], items
+
+
+def _report_share(report: Callable[[float], None], done: int, docs: int, share: float) -> None:
+    report(done + share * docs)
 
 
 def _scores(items: SubjectItems, plan: Plan) -> list[Score]:

@@ -1,10 +1,12 @@
-"""A linear layer whose weight is a QuantParameter.
+"""A linear layer whose weight is one QuantParameter, or several that share out its input channels.
 
-    Y = X dequantize(W)^T + b,    dX = dY dequantize(W),    dW = dY^T X, handed to the sink and forgotten
+    Y = X W^T + b,    W[:, columns of block i] = dequantize(block i)
+    dX = dY W,        dW_i = dY^T X[:, columns of block i], handed to the sink and forgotten
 
 Shape letters: N output features, K input features, T all tokens of the batch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,32 +14,40 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from bitsmith_engine.quant.parameter import GradientSink, QuantParameter
+from bitsmith_engine.errors import BadModel
+from bitsmith_engine.quant.parameter import GradientSink, QuantParameter, dequantize_layer
 
 
 class QuantLinear(nn.Module):
     """Drop-in for nn.Linear. `sink` is None until an optimizer listens; the weight is frozen until then."""
 
-    def __init__(self, weight: QuantParameter, bias: Tensor | None) -> None:
+    def __init__(self, blocks: Sequence[QuantParameter], bias: Tensor | None) -> None:
         super().__init__()
-        self.weight = weight
+        self.blocks = tuple(blocks)
+        self.out_features = self.blocks[0].shape[0]
+        self.in_features = sum(block.shape[1] for block in self.blocks)
+        _check_cover(self.blocks, self.in_features)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.sink: GradientSink | None = None
         # Autograd runs a backward only if some input wants a gradient. In the first layer nothing else does: codes
         # are integers and the embeddings are frozen.
-        self.anchor = nn.Parameter(torch.zeros((), device=weight.device), requires_grad=False)
+        self.anchor = nn.Parameter(torch.zeros((), device=self.blocks[0].device), requires_grad=False)
 
     def attach(self, sink: GradientSink | None) -> None:
         self.sink = sink
         self.anchor.requires_grad_(sink is not None)
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """The weight (N, K)."""
+        return dequantize_layer(self.blocks, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _QuantMatmul.apply(x, self.anchor, self)  # type: ignore[no-untyped-call]  # torch types it not
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
-        N, K = self.weight.shape
-        return f"in_features={K}, out_features={N}, {self.weight.scheme}"
+        grids = ", ".join(f"{block.shape[1]} x {block.scheme}" for block in self.blocks)
+        return f"in_features={self.in_features}, out_features={self.out_features}, {grids}"
 
 
 class _QuantMatmul(torch.autograd.Function):
@@ -45,7 +55,7 @@ class _QuantMatmul(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: QuantLinear) -> Tensor:
         ctx.save_for_backward(x)
         ctx.layer = layer
-        return F.linear(x, layer.weight.dequantize(x.dtype))
+        return F.linear(x, layer.dequantize(x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -54,9 +64,24 @@ class _QuantMatmul(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         layer: QuantLinear = ctx.layer
         # dX first: the sink may change the weight at once.
-        dx = dy @ layer.weight.dequantize(dy.dtype) if ctx.needs_input_grad[0] else None
+        dx = dy @ layer.dequantize(dy.dtype) if ctx.needs_input_grad[0] else None
         if layer.sink is not None:
-            dy_TN = dy.reshape(-1, dy.shape[-1])
-            x_TK = x.reshape(-1, x.shape[-1])
-            layer.sink.receive(layer.weight.name, (dy_TN.T @ x_TK).float())
+            dy_NT = dy.reshape(-1, layer.out_features).T
+            x_TK = x.reshape(-1, layer.in_features)
+            for block in layer.blocks:
+                layer.sink.receive(block.name, (dy_NT @ block.take_columns(x_TK)).float())
         return dx, None, None
+
+
+def _check_cover(blocks: Sequence[QuantParameter], K: int) -> None:
+    lists = [block.columns_K for block in blocks if block.columns_K is not None]
+    if not lists and len(blocks) == 1:
+        return
+    name = blocks[0].layer_name
+    if len(lists) < len(blocks):
+        raise BadModel(f"{name}: a weight of all input channels stands beside column blocks; quantize the base again")
+    every_K = torch.cat(lists).sort().values
+    if not torch.equal(every_K, torch.arange(K, device=every_K.device)):
+        raise BadModel(
+            f"{name}: its column blocks do not cover each of {K} input channels once; quantize the base again"
+        )

@@ -1,15 +1,12 @@
-"""Update rules as functions on tensors; those whose name ends in _ change their first arguments in place.
+"""Pieces of update rules as functions on tensors; those whose name ends in _ change their first arguments in place.
 
-Shape letters: N output features, K input features, R rows at a time, G groups per row.
+Shape letters: N output features, K input features, P probes.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-ACCUMULATOR_STEPS = 127
-"""An int8 accumulator counts in 1/127 of a level, so it reaches one level up and one down."""
 
 _TINY = 1e-38  # below every squared gradient that matters, and still a normal float32
 
@@ -41,32 +38,35 @@ def observe_(moment: Moment, row_mean_N: Tensor, column_mean_K: Tensor, *, beta:
     moment.column_K.lerp_(column_mean_K, 1 - beta)
 
 
-def inverse_roots(moment: Moment, *, step: int, beta: float) -> Moment:
+def inverse_roots(moment: Moment, *, row_mean: Tensor, step: int, beta: float) -> Moment:
     """(row, column) factors whose product is 1 / sqrt(second moment), corrected for the start at zero.
 
     The second moment of element (n, k) is taken as row_n * column_k / mean(row). step counts from 1.
+
+    Args:
+        row_mean: of moment.row_N over all rows of the layer, of which these may be a part.
+
     Source: Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithm 4 (there without bias correction).
     """
     correction = 1 - beta**step
-    row_N = (moment.row_N / correction).clamp_(min=_TINY)
+    row_N = moment.row_N.clamp(min=_TINY) / row_mean.clamp(min=_TINY)
     column_K = (moment.column_K / correction).clamp_(min=_TINY)
-    return Moment((row_N / row_N.mean()).rsqrt_(), column_K.rsqrt_())
+    return Moment(row_N.rsqrt_(), column_K.rsqrt_())
 
 
-def accumulate_float_(accumulator_RK: Tensor, change_RK: Tensor) -> None:
-    """Add a change in levels; the accumulator stays within one level of its code."""
-    accumulator_RK.add_(change_RK).clamp_(-1.0, 1.0)
+def mean_squares(sketch: Tensor, *, over: int) -> Tensor:
+    """Mean squares of the `over` numbers behind each entry, from their sums with random signs.
 
+    A sum of `over` numbers with random signs has their sum of squares for its expected square; the mean over P probes
+    has a relative standard error of sqrt(2 / P). Sketches of micro-batches add up to that of their batch, which the
+    squares themselves do not.
 
-def accumulate_int8_(accumulator_RK: Tensor, change_RK: Tensor, dither_R1: Tensor, dither_K: Tensor) -> None:
-    """Add a change in levels to an accumulator in 1/127 levels, rounding at random so that the mean is exact.
+    Args:
+        sketch: (..., P).
 
-    The random number of an element is the fraction of the sum of its row's and its column's, each uniform in 0 .. 1:
-    uniform too, independent for any two elements, and N + K draws instead of N * K. Overwrites change_RK.
+    Source: Alon, Matias, Szegedy 1996, https://doi.org/10.1145/237814.237823.
     """
-    dither_RK = (dither_R1 + dither_K).frac_()
-    change_RK.mul_(ACCUMULATOR_STEPS).add_(accumulator_RK).add_(dither_RK).floor_()
-    accumulator_RK.copy_(change_RK.clamp_(-ACCUMULATOR_STEPS, ACCUMULATOR_STEPS))
+    return sketch.square().mean(-1) / over
 
 
 def best_first(score: Tensor, allowed: int) -> Tensor:

@@ -1,70 +1,87 @@
-"""The order of stages, known here only. Each leaves a folder; the next reads it, whether it was made now or earlier.
+"""One job: its stages in their order, each leaving a folder that the next reads, whether it was made now or earlier."""
 
-    measuring -> searching -> quantizing -> training -> evaluating -> exporting
-
-A uniform width needs no measuring and searching; the method `quantize` needs no training.
-"""
-
+import os
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from bitsmith_core.bundle import MANIFEST, Environment, Manifest, StageFacts, Subject, TrainingFacts, describe_files
-from bitsmith_core.spec import JobSpec, LayerMixQuantization, Training
+from bitsmith_core.bundle import MANIFEST, Environment, Manifest, StageFacts, describe_files
+from bitsmith_core.spec import JobSpec, LoraSettings
 from bitsmith_core.wire import Stage, StageFinished, StageStarted
-from pydantic import TypeAdapter
 
-from bitsmith_engine.data.examples import Example, load_examples
-from bitsmith_engine.evaluate.plan import make_plan
-from bitsmith_engine.evaluate.suite import Evals, evaluate
-from bitsmith_engine.export.bundle import quantization_facts, write_bf16, write_native
-from bitsmith_engine.models.architecture import units
-from bitsmith_engine.models.opening import Base, CausalLM, load_float, open_base
-from bitsmith_engine.nn.assembly import load_quantized
-from bitsmith_engine.optim.diodemix import DiodeMix
-from bitsmith_engine.optim.schedule import Schedule
+from bitsmith_engine.data.examples import check_vocabulary, load_examples
+from bitsmith_engine.errors import BadSpec
+from bitsmith_engine.evaluate.benchmarks import open_benchmarks
+from bitsmith_engine.models.opening import open_base
+from bitsmith_engine.pipeline import adapters, quantized
+from bitsmith_engine.pipeline.job import Job, Method, Work
 from bitsmith_engine.pipeline.observer import Emit, WireObserver
+from bitsmith_engine.pipeline.ranks import follow, leading
 from bitsmith_engine.pipeline.store import StageStore, replace_folder, run_key
-from bitsmith_engine.quant.initial import fallback_notes, quantize_layers
-from bitsmith_engine.quant.storage import load_parameters, save_parameters
-from bitsmith_engine.runtime import Runtime, choose_runtime, peak_memory_bytes
-from bitsmith_engine.search.allocate import allocate
-from bitsmith_engine.search.sensitivity import UnitSensitivity, choose_calibration, measure
-from bitsmith_engine.train.loop import plan_steps, train
-
-_SENSITIVITY_FILE = "sensitivity.json"
-_BITS_FILE = "bits.json"
-_TRAINING_FILE = "training.json"
-_EVALS_FILE = "evals.json"
-
-_SENSITIVITIES = TypeAdapter(list[UnitSensitivity])
-_BITS = TypeAdapter(dict[str, int])
+from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
 
 
-def run(spec: JobSpec, inputs: Path, out: Path, emit: Emit, should_stop: Callable[[], bool]) -> Manifest:
-    """Do what the spec asks for, skipping the stages that OUT already holds. Returns the manifest of OUT/artifacts.
+def run(spec: JobSpec, inputs: Path, out: Path, emit: Emit, should_stop: Callable[[], bool]) -> Manifest | None:
+    """Do what the spec asks for, skipping the stages that OUT already holds.
+
+    Under torchrun, rank 0 does all stages and the others help it to train; OUT is a folder that all of them see.
+
+    Returns:
+        The manifest of OUT/artifacts; None on the ranks that helped.
 
     Raises:
         EngineError: of the class that decides about a retry.
     """
-    return _Run(spec, inputs, out, emit, should_stop).run()
+    runtime = choose_runtime(spec.settings.resources.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    with joined_ranks(os.environ, runtime.device) as ranks:
+        run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop)
+        if ranks.rank:
+            run.help()
+            return None
+        return run.run()
 
 
 class _Run:
-    def __init__(self, spec: JobSpec, inputs: Path, out: Path, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        inputs: Path,
+        out: Path,
+        runtime: Runtime,
+        ranks: Ranks,
+        emit: Emit,
+        should_stop: Callable[[], bool],
+    ) -> None:
         self._spec, self._inputs, self._out = spec, inputs, out
+        self._runtime, self._ranks = runtime, ranks
         self._emit, self._should_stop = emit, should_stop
-        self._runtime: Runtime = choose_runtime(spec.settings.resources.device)
         self._engine_version = version("bitsmith")
         self._store = StageStore(out / "stages", run_key(spec.sha256, self._engine_version))
         self._facts: list[StageFacts] = []
 
     def run(self) -> Manifest:
+        with leading(self._ranks) as call_for_help:
+            job = self._open()
+            method = _method_of(self._spec)
+            for stage, work in method.stages:
+                self._stage(stage, job, work, call_for_help)
+            return self._export(job, method)
+
+    def help(self) -> None:
+        """Train along whenever rank 0 does."""
+        job = self._open()
+        follow(self._ranks, lambda: quantized.train_codes(job, self._out, self._observer(Stage.TRAINING)))
+
+    def _open(self) -> Job:
         torch.manual_seed(self._spec.seed)
+        if self._ranks.size > 1 and self._spec.training is None:
+            raise BadSpec(
+                f"the method {self._spec.method.type} runs in one process; several (torchrun) help only to train qsft"
+            )
         opening = self._observer(Stage.FETCHING)
-        opening.note("info", f"computing on {self._runtime}")
+        opening.note("info", f"computing on {self._runtime}" + (f", {self._ranks.size} ranks" * (self._ranks.size > 1)))
         base = open_base(self._inputs / "model")
         examples, held_out = (
             load_examples(
@@ -72,20 +89,19 @@ class _Run:
             )
             for name in ("training", "validation")
         )
+        check_vocabulary([*examples, *held_out], base.config.vocab_size)
+        return Job(
+            spec=self._spec,
+            base=base,
+            examples=examples,
+            held_out=held_out,
+            benchmarks=open_benchmarks(self._spec.settings.evaluation.benchmarks, self._inputs / "packs"),
+            runtime=self._runtime,
+            ranks=self._ranks,
+            store=self._store,
+        )
 
-        if isinstance(self._spec.settings.quantization, LayerMixQuantization):
-            self._stage(Stage.MEASURING, lambda folder, observer: self._measure(base, examples, folder, observer))
-            self._stage(Stage.SEARCHING, lambda folder, observer: self._search(folder))
-        self._stage(Stage.QUANTIZING, lambda folder, observer: self._quantize(base, folder, observer))
-        training = self._spec.training
-        if training is not None:
-            self._stage(
-                Stage.TRAINING, lambda folder, observer: self._train(base, examples, training, folder, observer)
-            )
-        self._stage(Stage.EVALUATING, lambda folder, observer: self._evaluate(base, held_out, folder, observer))
-        return self._export(base)
-
-    def _stage(self, stage: Stage, work: Callable[[Path, WireObserver], None]) -> None:
+    def _stage(self, stage: Stage, job: Job, work: Work, call_for_help: Callable[[], None]) -> None:
         """Have the stage's folder, from an earlier run or by doing the work into a new one."""
         earlier = self._store.finished(stage)
         if earlier is not None:
@@ -94,104 +110,28 @@ class _Run:
 
         self._emit(StageStarted(stage=stage))
         started = time.monotonic()
+        if stage == Stage.TRAINING:
+            call_for_help()
         with self._store.filling(stage) as folder:
-            work(folder, self._observer(stage))
+            work(job, folder, self._observer(stage))
             facts = self._stage_facts(stage, started)
             self._store.keep(folder, facts)
         self._announce(facts)
 
-    def _measure(self, base: Base, examples: list[Example], folder: Path, observer: WireObserver) -> None:
-        settings = self._spec.settings.quantization
-        assert isinstance(settings, LayerMixQuantization)
-        calibration = choose_calibration(examples, settings.calibration_samples, seed=self._spec.seed)
-        tokens = sum(len(example.ids) for example in calibration)
-        observer.note("info", f"measuring on {len(calibration)} training examples, {tokens} tokens")
-        model = load_float(base, self._runtime)
-        found = measure(
-            model, list(units(base.config)), calibration, self._runtime, observer, clip_search=settings.clip_search
-        )
-        (folder / _SENSITIVITY_FILE).write_bytes(_SENSITIVITIES.dump_json(found, indent=1))
-
-    def _search(self, folder: Path) -> None:
-        settings = self._spec.settings.quantization
-        assert isinstance(settings, LayerMixQuantization)
-        found = self._read_sensitivities()
-        gains = {unit.name: unit.gain for unit in found}
-        weights = {unit.name: unit.weights for unit in found}
-        (folder / _BITS_FILE).write_bytes(_BITS.dump_json(allocate(gains, weights, bpw=settings.bpw), indent=1))
-
-    def _quantize(self, base: Base, folder: Path, observer: WireObserver) -> None:
-        settings = self._spec.settings.quantization
-        if isinstance(settings, LayerMixQuantization):
-            bits_of_unit = _BITS.validate_json((self._store.folder(Stage.SEARCHING) / _BITS_FILE).read_bytes())
-        else:
-            bits_of_unit = {unit.name: settings.bits for unit in units(base.config)}
-        bits = {name: bits_of_unit[unit.name] for unit in units(base.config) for name in unit.layers}
-        parameters = quantize_layers(
-            bits, _float_reader(base), self._runtime.device, observer, clip_search=settings.clip_search
-        )
-        for message in fallback_notes(parameters):
-            observer.note("info", message)
-        save_parameters(parameters, folder)
-
-    def _train(
-        self, base: Base, examples: list[Example], training: Training, folder: Path, observer: WireObserver
-    ) -> None:
-        parameters = load_parameters(self._store.folder(Stage.QUANTIZING), self._runtime.device)
-        plan = plan_steps(examples, training, seed=self._spec.seed)
-        optimizer = DiodeMix(
-            parameters,
-            training.optimizer,
-            Schedule(steps=len(plan), warmup_fraction=training.warmup_fraction),
-            seed=self._spec.seed,
-            float_weight=_float_reader(base),
-        )
-        model = load_quantized(base, parameters, self._runtime)
-        facts = train(model, optimizer, examples, plan, training, self._runtime, observer)
-        save_parameters(parameters, folder)
-        (folder / _TRAINING_FILE).write_text(facts.model_dump_json(indent=1))
-
-    def _evaluate(self, base: Base, held_out: list[Example], folder: Path, observer: WireObserver) -> None:
-        plan = make_plan(held_out, self._spec.settings.evaluation, seed=self._spec.seed, observer=observer)
-        subjects: list[tuple[Subject, Callable[[], CausalLM]]] = [
-            ("float", lambda: load_float(base, self._runtime)),
-            ("quantized", lambda: self._load_stage(base, Stage.QUANTIZING)),
-        ]
-        if self._spec.training is not None:
-            subjects.append(("qsft", lambda: self._load_stage(base, Stage.TRAINING)))
-
-        evals = Evals(scores=[], items=[])
-        for part, (subject, load) in enumerate(subjects):
-            scores, items = evaluate(load(), subject, plan, self._runtime, observer, part=part, parts=len(subjects))
-            evals = Evals(scores=[*evals.scores, *scores], items=[*evals.items, items])
-        (folder / _EVALS_FILE).write_text(evals.model_dump_json())
-
-    def _export(self, base: Base) -> Manifest:
+    def _export(self, job: Job, method: Method) -> Manifest:
         self._emit(StageStarted(stage=Stage.EXPORTING))
         started = time.monotonic()
-        final = Stage.QUANTIZING if self._spec.training is None else Stage.TRAINING
-        parameters = load_parameters(self._store.folder(final), torch.device("cpu"))
-        evals = Evals.model_validate_json((self._store.folder(Stage.EVALUATING) / _EVALS_FILE).read_bytes())
         with self._store.filling(Stage.EXPORTING) as folder:
-            model_bytes = write_native(base, parameters, evals, folder)
-            if "bf16" in self._spec.settings.exports:
-                write_bf16(base, parameters, folder / "bf16")
+            exported = method.export(job, folder)
             facts = self._stage_facts(Stage.EXPORTING, started)
             manifest = Manifest(
                 base_model=self._spec.model,
                 spec_sha256=self._spec.sha256,
                 files=describe_files(folder),
-                quantization=quantization_facts(
-                    base,
-                    parameters,
-                    self._gain_of_layer(base),
-                    fallback_notes(parameters),
-                    scheme=self._spec.settings.quantization.scheme,
-                    model_bytes=model_bytes,
-                ),
-                training=self._read_training_facts(),
+                quantization=exported.quantization,
+                training=exported.training,
                 stages=[*self._facts, facts],
-                scores=evals.scores,
+                scores=exported.evals.scores,
                 environment=Environment(
                     engine=self._engine_version,
                     torch=torch.__version__,
@@ -204,24 +144,6 @@ class _Run:
             replace_folder(folder, self._out / "artifacts")
         self._announce(facts)
         return manifest
-
-    def _load_stage(self, base: Base, stage: Stage) -> CausalLM:
-        parameters = load_parameters(self._store.folder(stage), self._runtime.device)
-        return load_quantized(base, parameters, self._runtime)
-
-    def _read_sensitivities(self) -> list[UnitSensitivity]:
-        return _SENSITIVITIES.validate_json((self._store.folder(Stage.MEASURING) / _SENSITIVITY_FILE).read_bytes())
-
-    def _gain_of_layer(self, base: Base) -> dict[str, float]:
-        if not isinstance(self._spec.settings.quantization, LayerMixQuantization):
-            return {}
-        gains = {unit.name: unit.gain for unit in self._read_sensitivities()}
-        return {name: gains[unit.name] for unit in units(base.config) for name in unit.layers}
-
-    def _read_training_facts(self) -> TrainingFacts | None:
-        if self._spec.training is None:
-            return None
-        return TrainingFacts.model_validate_json((self._store.folder(Stage.TRAINING) / _TRAINING_FILE).read_bytes())
 
     def _observer(self, stage: Stage) -> WireObserver:
         return WireObserver(stage, self._emit, self._should_stop)
@@ -245,5 +167,5 @@ class _Run:
         )
 
 
-def _float_reader(base: Base) -> Callable[[str], torch.Tensor]:
-    return lambda name: base.weights.get(f"{name}.weight")
+def _method_of(spec: JobSpec) -> Method:
+    return adapters.method_of(spec) if isinstance(spec.settings, LoraSettings) else quantized.method_of(spec)

@@ -16,6 +16,7 @@ from bitsmith_core.wire import Stage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _FACTS_FILE = "stage.json"
+_SCRATCH_KEY = "run.txt"
 
 
 class _Kept(BaseModel):
@@ -46,6 +47,19 @@ class StageStore:
             return None
         return kept.facts if kept.run == self._key else None
 
+    def scratch(self, stage: Stage) -> Path:
+        """Where a stage keeps its own checkpoints between attempts; gone once it is finished.
+
+        Of this very run: another one's is thrown away.
+        """
+        folder = self._root / f".{stage}-scratch"
+        key = folder / _SCRATCH_KEY
+        if not key.is_file() or key.read_text() != self._key:
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "work").mkdir(parents=True)
+            key.write_text(self._key)
+        return folder / "work"
+
     @contextmanager
     def filling(self, stage: Stage) -> Iterator[Path]:
         """A temporary folder for a stage's results; left behind (and reused as empty) if the stage fails."""
@@ -58,6 +72,7 @@ class StageStore:
         """Make a filled folder the stage's result."""
         (temporary / _FACTS_FILE).write_text(_Kept(run=self._key, facts=facts).model_dump_json(indent=1))
         replace_folder(temporary, self.folder(Stage(facts.stage)))
+        shutil.rmtree(self._root / f".{facts.stage}-scratch", ignore_errors=True)
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -1,32 +1,40 @@
 """Quantized weights as safetensors tensors: packed codes, scales, packed zero points, and the JSON that explains them.
 
-For a layer `name` of N x K with G groups per row:
+For a parameter `name` of N x K with G groups per row:
 
-    name.codes   uint8    (N, ceil(K * bits / 8))
-    name.scales  float16  (N, G)
-    name.zeros   uint8    (N, ceil(G * bits / 8))
+    name.codes    uint8    (N, ceil(K * bits / 8))
+    name.scales   float16  (N, G)
+    name.zeros    uint8    (N, ceil(G * bits / 8)); float16 (N, G) with float zero points; absent if symmetric
+    name.columns  int32    (K,) input channels of the layer, only for a column block, whose name is "<layer>#<bits>"
+
+Version 1 of the layout had neither symmetric grids nor float zero points nor column blocks; it is still read.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import safe_open
-from safetensors.torch import save_file
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bitsmith_engine.errors import BadModel
 from bitsmith_engine.quant.affine import Affine
 from bitsmith_engine.quant.pack import pack, unpack
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.scheme import Scheme
+from bitsmith_engine.quant.scheme import Scheme, ZeroKind
 
 CODES_FILE = "codes.safetensors"
 LAYOUT_FILE = "quantization.json"
+REST_FILE = "rest.safetensors"
 
 Parameters = dict[str, QuantParameter]
-"""By module path of the linear layer, in the model's order."""
+"""By name (module path of the linear layer, with #bits for a column block), in the model's order."""
+
+Rest = dict[str, Tensor]
+"""Float parameters of the model that are no longer the base's, by name."""
 
 
 class LayerLayout(BaseModel):
@@ -36,7 +44,23 @@ class LayerLayout(BaseModel):
     bits: int
     group_size: int
     output_features: int
-    input_features: int
+    input_features: int  # of the block, where it is one
+    symmetric: bool = False
+    zero_kind: ZeroKind = "integer"
+    column_block: bool = False
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme(bits=self.bits, group_size=self.group_size, symmetric=self.symmetric, zero_kind=self.zero_kind)
+
+    @property
+    def tensor_names(self) -> list[str]:
+        parts = ["codes", "scales"]
+        if not self.symmetric:
+            parts.append("zeros")
+        if self.column_block:
+            parts.append("columns")
+        return [f"{self.name}.{part}" for part in parts]
 
 
 class Layout(BaseModel):
@@ -44,7 +68,7 @@ class Layout(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: str = "bitsmith-codes/1"
+    format: Literal["bitsmith-codes/1", "bitsmith-codes/2"] = "bitsmith-codes/2"
     formula: str = "(code - zero) * scale"
     layers: list[LayerLayout]
 
@@ -52,15 +76,22 @@ class Layout(BaseModel):
 class PackedBytes(NamedTuple):
     codes: int
     scales_and_zeros: int
+    columns: int
 
 
 def packed_tensors(parameter: QuantParameter) -> dict[str, Tensor]:
-    bits = parameter.scheme.bits
-    return {
-        f"{parameter.name}.codes": pack(parameter.codes_NK, bits).cpu(),
-        f"{parameter.name}.scales": parameter.scale_NG.cpu().contiguous(),
-        f"{parameter.name}.zeros": pack(parameter.zero_NG, bits).cpu(),
+    scheme = parameter.scheme
+    tensors = {
+        "codes": pack(parameter.codes_NK, scheme.bits).cpu(),
+        "scales": parameter.scale_NG.cpu().contiguous(),
     }
+    if scheme.zero_kind == "float":
+        tensors["zeros"] = parameter.zero_NG.cpu().contiguous()
+    elif not scheme.symmetric:
+        tensors["zeros"] = pack(parameter.zero_NG, scheme.bits).cpu()
+    if parameter.columns_K is not None:
+        tensors["columns"] = parameter.columns_K.to("cpu", torch.int32)
+    return {f"{parameter.name}.{part}": tensor for part, tensor in tensors.items()}
 
 
 def layout_of(parameters: Iterable[QuantParameter]) -> Layout:
@@ -72,22 +103,38 @@ def layout_of(parameters: Iterable[QuantParameter]) -> Layout:
                 group_size=parameter.scheme.group_size,
                 output_features=parameter.shape[0],
                 input_features=parameter.shape[1],
+                symmetric=parameter.scheme.symmetric,
+                zero_kind=parameter.scheme.zero_kind,
+                column_block=parameter.columns_K is not None,
             )
             for parameter in parameters
         ]
     )
 
 
+def read_layout(folder: Path) -> Layout:
+    """Raises BadModel if there is none that this version reads."""
+    try:
+        return Layout.model_validate_json((folder / LAYOUT_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadModel(
+            f"{LAYOUT_FILE} cannot be read: {error}; it was written by another version or damaged"
+        ) from error
+
+
 def read_parameter(layer: LayerLayout, tensors: Mapping[str, Tensor]) -> QuantParameter:
     """The parameter whose packed_tensors these are, bit for bit."""
-    scheme = Scheme(bits=layer.bits, group_size=layer.group_size)
+    scheme = layer.scheme
     scale_NG = tensors[f"{layer.name}.scales"]
-    affine = Affine(
-        unpack(tensors[f"{layer.name}.codes"], layer.bits, layer.input_features),
-        scale_NG,
-        unpack(tensors[f"{layer.name}.zeros"], layer.bits, scale_NG.shape[1]),
-    )
-    return QuantParameter(layer.name, scheme, affine)
+    if scheme.symmetric:
+        zero_NG = torch.full_like(scale_NG, scheme.zero_choices[0], dtype=torch.uint8)
+    elif scheme.zero_kind == "float":
+        zero_NG = tensors[f"{layer.name}.zeros"]
+    else:
+        zero_NG = unpack(tensors[f"{layer.name}.zeros"], layer.bits, scale_NG.shape[1])
+    codes_NK = unpack(tensors[f"{layer.name}.codes"], layer.bits, layer.input_features)
+    columns_K = tensors[f"{layer.name}.columns"].to(torch.int64) if layer.column_block else None
+    return QuantParameter(layer.name, scheme, Affine(codes_NK, scale_NG, zero_NG), columns_K)
 
 
 def save_parameters(parameters: Parameters, folder: Path) -> None:
@@ -99,16 +146,28 @@ def save_parameters(parameters: Parameters, folder: Path) -> None:
 
 
 def load_parameters(folder: Path, device: torch.device, *, weights_file: str = CODES_FILE) -> Parameters:
-    layout = Layout.model_validate_json((folder / LAYOUT_FILE).read_bytes())
+    """Raises BadModel if the folder is not what save_parameters leaves."""
     parameters: Parameters = {}
-    with safe_open(folder / weights_file, framework="pt") as file:
-        for layer in layout.layers:
-            names = [f"{layer.name}.{part}" for part in ("codes", "scales", "zeros")]
-            tensors = {name: file.get_tensor(name).to(device) for name in names}
-            parameters[layer.name] = read_parameter(layer, tensors)
+    try:
+        with safe_open(folder / weights_file, framework="pt") as file:
+            for layer in read_layout(folder).layers:
+                tensors = {name: file.get_tensor(name).to(device) for name in layer.tensor_names}
+                parameters[layer.name] = read_parameter(layer, tensors)
+    except (OSError, SafetensorError) as error:
+        raise BadModel(f"{weights_file} cannot be read: {error}; it is damaged or of another model") from error
     return parameters
 
 
 def packed_bytes(parameter: QuantParameter) -> PackedBytes:
     sizes = {name.rsplit(".", 1)[1]: tensor.nbytes for name, tensor in packed_tensors(parameter).items()}
-    return PackedBytes(sizes["codes"], sizes["scales"] + sizes["zeros"])
+    return PackedBytes(sizes["codes"], sizes["scales"] + sizes.get("zeros", 0), sizes.get("columns", 0))
+
+
+def save_rest(rest: Mapping[str, Tensor], folder: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in rest.items()}, folder / REST_FILE)
+
+
+def load_rest(folder: Path) -> Rest:
+    """What save_rest left, on the CPU; nothing if it was never called."""
+    path = folder / REST_FILE
+    return load_file(path) if path.is_file() else {}

@@ -1,51 +1,98 @@
-"""Two or four bits for each unit, under a budget of code bits per weight: an exact 0/1 knapsack.
+"""A width for each unit under a budget, so that the sum of the damages is the least possible.
 
-Four bits for a unit cost 2 * weights bits and save its damage at two bits. Weights of a model's units share a large
-common divisor (a few hundred thousand), so dynamic programming over the budget in that unit is exact and takes
-milliseconds.
-Source: Kellerer, Pferschy, Pisinger 2004, Knapsack Problems, section 2.3.
+The budget is either the mean of the code bits, as model names in the field count (`bpw`), or bytes of codes, scales and
+zero points as they are stored. Damages of units are taken as additive: each was measured with all others float.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from math import floor
 
-import torch
+from bitsmith_engine.errors import BadSpec
+from bitsmith_engine.quant.pack import packed_width
+from bitsmith_engine.quant.plan import Plans, plan_layer
+from bitsmith_engine.quant.scheme import SCALE_BITS, scheme_for
+from bitsmith_engine.search.knapsack import Choice, Option, solve
+from bitsmith_engine.search.sensitivity import LayerShape, Sensitivity, UnitSensitivity
 
-LOW_BITS, HIGH_BITS = 2, 4
 
+def allocate(units: Sequence[UnitSensitivity], *, bpw: float, widths: Iterable[int]) -> dict[str, int]:
+    """Bits per unit with the least total damage whose mean over all weights is at most bpw.
 
-def allocate(gains: Mapping[str, float], weights: Mapping[str, int], *, bpw: float) -> dict[str, int]:
-    """Bits per unit with the largest total gain whose mean over all weights is at most bpw.
-
-    Args:
-        gains: what four bits save over two, at least 0; same keys as weights.
-        bpw: in LOW_BITS .. HIGH_BITS.
+    Raises:
+        BadSpec: a width was not measured, or bpw is below all of them.
     """
-    names = list(gains)
-    unit = math.gcd(*weights.values())
-    sizes = [weights[name] // unit for name in names]
-    # A hair of slack: 3.3 bits of 10 weights are 6.5 four-bit weights and must not become 6.499999 and then 6.
-    capacity = math.floor((bpw - LOW_BITS) / (HIGH_BITS - LOW_BITS) * sum(sizes) + 1e-9)
-    chosen = _knapsack([gains[name] for name in names], sizes, capacity)
-    return {name: HIGH_BITS if index in chosen else LOW_BITS for index, name in enumerate(names)}
+    sizes = {unit.name: {bits: bits * unit.weights for bits in _measured(units, widths)} for unit in units}
+    # The decimal number that was written, not the float nearest to it: 3.3 bits of ten weights are 33 bits.
+    capacity = floor(Fraction(repr(float(bpw))) * sum(unit.weights for unit in units))
+    return _choose(units, sizes, capacity, f"bpw {bpw} is below the narrowest width; raise it to {{}} bits in all")
 
 
-def _knapsack(values: Sequence[float], sizes: Sequence[int], capacity: int) -> set[int]:
-    """Indices of the items of largest total value whose total size is at most capacity."""
-    best = torch.zeros(capacity + 1, dtype=torch.float64)  # by capacity, over the items seen so far
-    takes: list[torch.Tensor] = []
-    for value, size in zip(values, sizes, strict=True):
-        taken = torch.zeros(capacity + 1, dtype=torch.bool)
-        if size <= capacity:
-            candidate = best[: capacity + 1 - size] + value
-            taken[size:] = candidate > best[size:]
-            best[size:] = torch.where(taken[size:], candidate, best[size:])
-        takes.append(taken)
+def allocate_bytes(sensitivity: Sensitivity, *, budget_bytes: int, widths: Iterable[int]) -> dict[str, int]:
+    """Bits per unit with the least total damage whose codes, scales and zero points are at most budget_bytes.
 
-    chosen: set[int] = set()
-    left = capacity
-    for index in range(len(values) - 1, -1, -1):
-        if takes[index][left]:
-            chosen.add(index)
-            left -= sizes[index]
-    return chosen
+    Raises:
+        BadSpec: a width was not measured, or even the smallest choice is larger; the message says how large.
+    """
+    units = sensitivity.units
+    sizes = {
+        unit.name: {
+            bits: sum(
+                stored_bytes(layer, bits, group_size=sensitivity.group_size, symmetric=sensitivity.symmetric)
+                for layer in unit.layers
+            )
+            for bits in _measured(units, widths)
+        }
+        for unit in units
+    }
+    return _choose(units, sizes, budget_bytes, f"budget_bytes {budget_bytes} is too little; this base needs {{}}")
+
+
+def stored_bytes(layer: LayerShape, bits: int, *, group_size: int | None, symmetric: bool) -> int:
+    """Packed codes, scales and zero points of one layer."""
+    scheme = scheme_for(bits, layer.input_features, group_size=group_size, symmetric=symmetric)
+    groups = layer.input_features // scheme.group_size
+    row_bytes = (
+        packed_width(layer.input_features, bits) + groups * SCALE_BITS // 8 + packed_width(groups, scheme.zero_bits)
+    )
+    return layer.output_features * row_bytes
+
+
+def total_damage(units: Iterable[UnitSensitivity], bits: Mapping[str, int]) -> float:
+    """Nats per answer token, taking damages as additive."""
+    return sum(unit.damages[bits[unit.name]] for unit in units)
+
+
+def plans_of_bits(
+    units: Iterable[UnitSensitivity], bits: Mapping[str, int], *, group_size: int | None, symmetric: bool
+) -> Plans:
+    """What the first codes are made from: the plan of each layer, in the model's order."""
+    return {
+        layer.name: plan_layer(bits[unit.name], layer.input_features, group_size=group_size, symmetric=symmetric)
+        for unit in units
+        for layer in unit.layers
+    }
+
+
+def _measured(units: Sequence[UnitSensitivity], widths: Iterable[int]) -> list[int]:
+    wanted = sorted(set(widths))
+    missing = [bits for bits in wanted if any(bits not in unit.damages for unit in units)]
+    if missing:
+        raise BadSpec(
+            f"the widths {missing} were not measured, only {sorted(units[0].damages)}; measure the base again with them"
+        )
+    return wanted
+
+
+def _choose(
+    units: Sequence[UnitSensitivity], sizes: Mapping[str, Mapping[int, int]], capacity: int, refusal: str
+) -> dict[str, int]:
+    widths = [list(sizes[unit.name]) for unit in units]
+    items = [
+        [Option(sizes[unit.name][bits], unit.damages[bits]) for bits in choices]
+        for unit, choices in zip(units, widths, strict=True)
+    ]
+    choice: Choice | None = solve(items, capacity)
+    if choice is None:
+        raise BadSpec(refusal.format(sum(min(option.size for option in options) for options in items)))
+    return {unit.name: choices[option] for unit, choices, option in zip(units, widths, choice.options, strict=True)}

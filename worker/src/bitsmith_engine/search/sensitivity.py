@@ -1,134 +1,121 @@
-"""What two bits instead of four would cost each unit of layers.
+"""What each width would cost each unit of layers: measured once, kept, and enough for any budget afterwards.
 
-    damage_2(u) = KL( float model || float model with unit u at 2 bits )      nats per answer token
-    damage_4(u) = damage_2(u) * error_4(u) / error_2(u)                       not measured
-
-error_b is the squared error of the unit's weights at b bits. For small errors the divergence is quadratic in the error
-of the weights, so that the ratio carries over; it is about 1/14, and a second measurement would double the time for a
-correction of that size.
-
-The inputs of every decoder layer are kept from one pass of the float model, so that measuring a unit runs only the
-layers from its own on (tokens * layers * hidden features * 4 bytes). The examples are the first calibration_samples of
-a seeded shuffle, and no more than CALIBRATION_TOKENS tokens of them: the time is proportional to tokens * layers^2, and
-the ranking of units settles long before the value of each.
-
-Shape letters: B rows, T tokens, H hidden features, A answer places, V vocabulary.
+Two files in a folder. sensitivity.json holds per unit the damage of every width in nats per answer token, and the
+squared error of its weights; channels.safetensors holds per layer and width how much of the damage each input channel
+carries, float32 (K,) under `<layer>.<bits>`. Another budget, fewer widths, or channels instead of layers re-use them.
 """
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
+from transformers import PretrainedConfig
 
-from bitsmith_engine.data.batching import Batch, collate
 from bitsmith_engine.data.examples import Example
-from bitsmith_engine.models.architecture import Unit
-from bitsmith_engine.ports import Observer
-from bitsmith_engine.quant.affine import quantize
-from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.scheme import scheme_for
-from bitsmith_engine.runtime import Runtime
+from bitsmith_engine.errors import BadData
 
-CALIBRATION_TOKENS = 512
+SENSITIVITY_FILE = "sensitivity.json"
+CHANNELS_FILE = "channels.safetensors"
+
+CALIBRATION_TOKENS = 2048  # at most; time is proportional to it, and ranks settle well before
+
+Channels = Mapping[str, Mapping[int, Tensor]]
+"""By layer and width: the damage of each input channel, float32 (K,), additive, in nats per answer token."""
 
 
-class UnitSensitivity(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    weights: int
-    damage_2: float  # nats per token, measured
-    damage_4: float  # nats per token, derived
+
+class LayerShape(_Record):
+    name: str  # module path
+    output_features: int
+    input_features: int
+
+    @property
+    def weights(self) -> int:
+        return self.output_features * self.input_features
+
+
+class UnitSensitivity(_Record):
+    name: str  # "3.qkv"
+    layers: tuple[LayerShape, ...]
+    damages: dict[int, float]  # by width, nats per answer token
+    weight_errors: dict[int, float]  # by width, sum of squared errors of the weights
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
 
     @property
     def gain(self) -> float:
-        """What four bits save over two."""
-        return max(0.0, self.damage_2 - self.damage_4)
+        """What the widest width measured saves over the narrowest."""
+        return max(0.0, self.damages[min(self.damages)] - self.damages[max(self.damages)])
 
 
-def choose_calibration(examples: Sequence[Example], samples: int, *, seed: int) -> list[Example]:
+class Sensitivity(_Record):
+    format: Literal["bitsmith-sensitivity/1"] = "bitsmith-sensitivity/1"
+    measure: Literal["fisher", "kl"]  # second order, or the divergence itself
+    widths: tuple[int, ...]
+    base: str  # what was measured, in words
+    samples: int  # examples
+    tokens: int  # of all examples
+    answer_tokens: int  # those that were predicted and compared
+    seed: int
+    group_size: int | None  # asked for; None: the preferred one of each width
+    symmetric: bool
+    clip_search: bool
+    units: tuple[UnitSensitivity, ...]
+
+
+def choose_calibration(
+    examples: Sequence[Example], samples: int, *, seed: int, limit_tokens: int = CALIBRATION_TOKENS
+) -> list[Example]:
     """At least one example; then as many of a seeded shuffle as fit both limits."""
     order = random.Random(f"calibration/{seed}").sample(range(len(examples)), min(samples, len(examples)))
     chosen = [examples[order[0]]]
     for index in order[1:]:
-        if sum(len(example.ids) for example in chosen) + len(examples[index].ids) <= CALIBRATION_TOKENS:
+        if sum(len(example.ids) for example in chosen) + len(examples[index].ids) <= limit_tokens:
             chosen.append(examples[index])
     return chosen
 
 
-@torch.no_grad()
-def measure(
-    model: Any,
-    units: Sequence[Unit],
-    examples: Sequence[Example],
-    runtime: Runtime,
-    observer: Observer,
-    *,
-    clip_search: bool,
-) -> list[UnitSensitivity]:
-    """Measure every unit of a float model. Its weights are changed on the way and restored.
-
-    Raises:
-        Stopped: between two units; the model is whole then.
-    """
-    batch = collate(examples, runtime.device)
-    inputs = _layer_inputs(model, batch)
-    expected_AV = _log_probabilities(model, batch, inputs[-1])
-
-    found = []
-    for done, unit in enumerate(units, start=1):
-        originals = {name: model.get_submodule(name).weight.data for name in unit.layers}
-        errors = _to_two_bits(model, originals, clip_search=clip_search)
-        hidden_BTH = _run_layers(model, inputs[unit.depth], unit.depth)
-        actual_AV = _log_probabilities(model, batch, hidden_BTH)
-        divergence = F.kl_div(actual_AV, expected_AV, reduction="batchmean", log_target=True)
-        for name, weight in originals.items():
-            model.get_submodule(name).weight.data = weight
-
-        damage_2 = divergence.item()
-        weights = sum(weight.numel() for weight in originals.values())
-        found.append(UnitSensitivity(name=unit.name, weights=weights, damage_2=damage_2, damage_4=damage_2 * errors))
-        observer.progress(done, len(units), {"damage_2": damage_2})
-    return found
+def describe_base(config: PretrainedConfig) -> str:
+    return (
+        f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} hidden and "
+        f"{config.intermediate_size} intermediate features, vocabulary {config.vocab_size}"
+    )
 
 
-def _to_two_bits(model: Any, originals: dict[str, Tensor], *, clip_search: bool) -> float:
-    """Replace the weights by their two-bit values; returns squared error at four bits / squared error at two."""
-    errors = {2: 0.0, 4: 0.0}
-    for name, weight in originals.items():
-        for bits in errors:
-            scheme = scheme_for(bits, weight.shape[1])
-            # At four bits the search gains little and would cost as much as at two.
-            affine = quantize(weight, scheme, clip_search=clip_search and bits == 2)
-            w_hat_NK = QuantParameter(name, scheme, affine).dequantize(weight.dtype)
-            errors[bits] += (w_hat_NK - weight).float().square().sum().item()
-            if bits == 2:
-                model.get_submodule(name).weight.data = w_hat_NK
-    return errors[4] / errors[2] if errors[2] else 0.0
+def save_sensitivity(sensitivity: Sensitivity, channels: Channels, folder: Path) -> None:
+    tensors = {f"{name}.{bits}": damage_K for name, by_bits in channels.items() for bits, damage_K in by_bits.items()}
+    save_file(tensors, folder / CHANNELS_FILE)
+    (folder / SENSITIVITY_FILE).write_text(sensitivity.model_dump_json(indent=1))
 
 
-def _layer_inputs(model: Any, batch: Batch) -> list[Tensor]:
-    """The input of each decoder layer, and the output of the last."""
-    hidden_BTH: Tensor = model.model.embed_tokens(batch.tokens_BT)
-    inputs = [hidden_BTH]
-    for depth in range(len(model.model.layers)):
-        inputs.append(_run_layers(model, inputs[-1], depth, depth + 1))
-    return inputs
+def load_sensitivity(folder: Path) -> Sensitivity:
+    """Raises BadData naming the file that is not what save_sensitivity wrote."""
+    file = folder / SENSITIVITY_FILE
+    try:
+        return Sensitivity.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadData(f"{file} is not a sensitivity measurement ({error}); measure the base again") from error
 
 
-def _run_layers(model: Any, hidden_BTH: Tensor, start: int, stop: int | None = None) -> Tensor:
-    """Decoder layers start .. stop on right-padded rows; attention is causal, so padding is never seen."""
-    position_1T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device).unsqueeze(0)
-    rotary = model.model.rotary_emb(hidden_BTH, position_ids=position_1T)
-    for layer in model.model.layers[start:stop]:
-        hidden_BTH = layer(hidden_BTH, attention_mask=None, position_ids=position_1T, position_embeddings=rotary)
-    return hidden_BTH
-
-
-def _log_probabilities(model: Any, batch: Batch, hidden_BTH: Tensor) -> Tensor:
-    hidden_AH = model.model.norm(hidden_BTH[batch.row_A, batch.column_A])
-    return F.log_softmax(model.lm_head(hidden_AH).float(), dim=-1)
+def load_channels(folder: Path) -> Channels:
+    """On the CPU. Raises BadData as load_sensitivity does."""
+    file = folder / CHANNELS_FILE
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise BadData(f"{file} is not a sensitivity measurement ({error}); measure the base again") from error
+    channels: dict[str, dict[int, Tensor]] = {}
+    for key, damage_K in tensors.items():
+        name, _, bits = key.rpartition(".")
+        channels.setdefault(name, {})[int(bits)] = damage_K
+    return channels

@@ -1,37 +1,46 @@
-"""Q-SFT: supervised fine-tuning of codes and scales on the assistant's tokens.
+"""Q-SFT: supervised fine-tuning of codes, scales and, if wanted, norms on the assistant's tokens.
 
-A step's loss is the mean over all learned tokens of its batch, however it is split into micro-batches.
+step:      forward and backward passes -> update -> now and then a review of flips, a look at held-out examples
+NaN:       no update; back to the last checkpoint with half the rates, a few times at most
+stop:      a checkpoint first; a run continued from it equals the undisturbed one, on a CPU bit for bit
 """
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
+import torch
 from bitsmith_core.bundle import TrainingFacts
-from bitsmith_core.spec import Training
+from bitsmith_core.spec import LoraTraining, Training
+from torch import Tensor, nn
 
-from bitsmith_engine.data.batching import collate, epoch_order
-from bitsmith_engine.data.examples import Example
-from bitsmith_engine.errors import Diverged
-from bitsmith_engine.models.forward import Places, hidden_at, token_losses
+from bitsmith_engine.data.batching import epoch_order
+from bitsmith_engine.data.examples import Example, check_vocabulary
+from bitsmith_engine.errors import BadData, Diverged, Stopped
+from bitsmith_engine.models.forward import recomputed_layers, separate_documents
 from bitsmith_engine.nn.swap import attach_sink
-from bitsmith_engine.optim.diodemix import DiodeMix
+from bitsmith_engine.optim.diodemix import DiodeMix, StepReport
 from bitsmith_engine.ports import Observer
-from bitsmith_engine.runtime import Runtime
+from bitsmith_engine.runtime import Ranks, Runtime, Single, peak_memory_bytes
+from bitsmith_engine.train.checkpoint import Checkpoint, Checkpoints, History
+from bitsmith_engine.train.early_stopping import EarlyStop
+from bitsmith_engine.train.floats import Floats
+from bitsmith_engine.train.step import Layout, Step, held_out_loss, run_step
+from bitsmith_engine.train.weights import Weights, with_prefix, without_prefix
 
 _FLIPS_EXPECTED_AFTER = 20  # steps; a shorter run may end before any residual has reached its boundary
 
 
-class Step(NamedTuple):
-    loss: float  # nats per learned token
-    learned: int  # tokens with a loss
-    read: int  # all tokens, padding too
-
-
-def plan_steps(examples: Sequence[Example], training: Training, *, seed: int) -> list[list[int]]:
+def plan_steps(examples: Sequence[Example], training: Training | LoraTraining, *, seed: int) -> list[list[int]]:
     """Which examples each optimizer step sees."""
-    lengths = [len(example.ids) for example in examples]
+    # Packed rows have no padding, so that batches need not be of similar lengths: they are plain draws.
+    is_packed = isinstance(training, Training) and training.packing
+    lengths = [0 if is_packed else len(example.ids) for example in examples]
     plan: list[list[int]] = []
     for epoch in range(training.epochs):
         plan += epoch_order(lengths, training.batch_size, seed=seed, epoch=epoch)
@@ -48,83 +57,282 @@ def train(
     training: Training,
     runtime: Runtime,
     observer: Observer,
+    *,
+    held_out: Sequence[Example] = (),
+    checkpoints: Path | None = None,
+    floats: Sequence[nn.Parameter] = (),
+    float_learning_rate: float = 0.0,
+    ranks: Ranks | None = None,
 ) -> TrainingFacts:
-    """Run the plan; the model's quantized weights change in place.
+    """Run the plan; the model's quantized weights and `floats` change in place.
+
+    Args:
+        held_out: what early stopping looks at.
+        checkpoints: a folder of this run's own, seen by all ranks, to continue from; without one it starts anew and
+            ends at the first loss that is not finite.
+        floats: float parameters of the model that are trained too.
 
     Raises:
-        Diverged: a loss was NaN or infinite; no update was made from it.
-        Stopped: between two steps.
+        BadData: the plan is empty.
+        BadModel: an example holds a token that the model has no embedding for.
+        Diverged: a loss was NaN or infinite, and halving the rates did not help.
+        Stopped: between two steps, after a checkpoint.
     """
-    attach_sink(model, optimizer)
-    steps: list[Step] = []
-    for number, indices in enumerate(plan):
-        began = time.perf_counter()
-        micro_size = training.micro_batch_size or training.batch_size
-        step = _step(model, optimizer, number, [examples[index] for index in indices], micro_size, runtime)
-        report = optimizer.finish()
-        steps.append(step)
-        observer.progress(
-            number + 1,
-            len(plan),
-            {
-                "loss": step.loss,
-                "lr": optimizer.rate_factor(number) * training.optimizer.scale_learning_rate,
-                "flips": report.total_flips,
-                "flip_rate": report.total_flips / optimizer.total_codes,
-                "flip_candidates": report.candidates,
-                "saturation": report.saturated / optimizer.total_codes,
-                "tokens_per_s": step.read / (time.perf_counter() - began),
-            },
+    if not plan:
+        raise BadData("there is nothing to train on: the plan has no steps")
+    check_vocabulary(examples, model.model.embed_tokens.num_embeddings)
+    check_vocabulary(held_out, model.model.embed_tokens.num_embeddings)
+    with ExitStack() as stack:
+        stack.enter_context(_listening(model, optimizer, floats))
+        if training.packing:
+            stack.enter_context(separate_documents(model))
+        if training.activation_checkpointing:
+            stack.enter_context(recomputed_layers(model))
+        run = _Run(
+            model,
+            optimizer,
+            examples,
+            plan,
+            training,
+            runtime,
+            observer,
+            held_out,
+            checkpoints,
+            Floats(floats, float_learning_rate),
+            ranks or Single(),
         )
-    attach_sink(model, None)
-    _warn_if_nothing_flipped(optimizer, training, len(plan), observer)
-    return _facts(steps, optimizer, training, plan)
+        return run.run()
 
 
-def _step(
-    model: Any, optimizer: DiodeMix, number: int, chosen: list[Example], micro_size: int, runtime: Runtime
-) -> Step:
-    micro_batches = [
-        collate(chosen[start : start + micro_size], runtime.device) for start in range(0, len(chosen), micro_size)
-    ]
-    learned = sum(batch.num_learned for batch in micro_batches)
-    optimizer.start(number, len(micro_batches))
-    loss = 0.0
-    for batch in micro_batches:
-        hidden_AH = hidden_at(model, batch.tokens_BT, Places(batch.row_A, batch.column_A, batch.target_A))
-        share = token_losses(model, hidden_AH, batch.target_A).sum() / learned
-        loss += share.item()
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss became {loss} at step {number + 1}; lower scale_learning_rate and code_learning_rate, "
-                "or lengthen the warm-up"
-            )
-        share.backward()  # type: ignore[no-untyped-call]  # torch types it not
-    return Step(loss, learned, sum(batch.num_tokens for batch in micro_batches))
+class _Run:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: DiodeMix,
+        examples: Sequence[Example],
+        plan: Sequence[Sequence[int]],
+        training: Training,
+        runtime: Runtime,
+        observer: Observer,
+        held_out: Sequence[Example],
+        folder: Path | None,
+        floats: Floats,
+        ranks: Ranks,
+    ) -> None:
+        self._model, self._optimizer, self._floats = model, optimizer, floats
+        self._examples, self._plan, self._training = examples, plan, training
+        self._runtime, self._observer, self._ranks = runtime, observer, ranks
+        self._layout = Layout(training.packing, training.micro_batch_size or training.batch_size)
+        self._weights = Weights(model, floats)
+        self._early_stop = EarlyStop(training.early_stopping, held_out, self._weights, observer)
+        self._history = History()
+        self._checkpoints: Checkpoints | None = None
+        if folder is not None:
+            self._checkpoints = Checkpoints(folder, self._identity(held_out), ranks, runtime.device)
+
+    def run(self) -> TrainingFacts:
+        self._continue_or_begin()
+        while self._history.done < len(self._plan) and not self._early_stop.is_over(self._history):
+            self._one_step()
+        self._early_stop.restore_best(self._history)
+        _warn_if_nothing_flipped(self._history, self._training, self._observer)
+        return _facts(self._history, self._optimizer, self._training, self._plan)
+
+    def _one_step(self) -> None:
+        began = time.perf_counter()
+        number = self._history.done
+        chosen = [self._examples[index] for index in self._plan[number]]
+        step = run_step(self._model, self._optimizer, number, chosen, self._layout, self._runtime, self._ranks)
+        if not math.isfinite(step.loss):
+            self._roll_back(step.loss)
+            return
+
+        report = self._optimizer.finish()
+        self._floats.step(self._optimizer.rate_factor(number), self._ranks)
+        metrics = self._review(number)
+        self._history.steps.append(step._replace(total_flips=self._optimizer.total_flips))
+        metrics |= self._look()
+        metrics |= self._metrics(step, report, time.perf_counter() - began)
+
+        stopped = self._report(metrics)
+        if stopped or self._history.done % self._training.checkpoint_steps == 0:
+            self._save()
+        if stopped:
+            raise stopped
+
+    def _review(self, number: int) -> dict[str, float]:
+        """Judge recent flips on the next batch, which nothing was learned from yet."""
+        every = self._training.optimizer.trust_every
+        if every is None or (number + 1) % every or number + 1 == len(self._plan):
+            return {}
+        coming = [self._examples[index] for index in self._plan[number + 1]]
+        review = self._optimizer.review(lambda: self._loss_of(coming))
+        return {"trust": review.trust, "flip_gain": review.gain, "flips_taken_back": review.taken_back}
+
+    def _look(self) -> dict[str, float]:
+        """At held-out examples, when it is time to."""
+        if not self._early_stop.is_due(self._history, len(self._plan)):
+            return {}
+        loss = self._loss_of(self._early_stop.examples)
+        self._early_stop.judge(loss, self._history)
+        return {"held_out_loss": loss}
+
+    def _loss_of(self, examples: Sequence[Example]) -> float:
+        return held_out_loss(self._model, examples, self._layout, self._runtime, self._ranks)
+
+    def _metrics(self, step: Step, report: StepReport, seconds: float) -> dict[str, float]:
+        optimizer = self._optimizer
+        return {
+            "loss": step.loss,
+            "lr": optimizer.rate_factor(self._history.done - 1) * self._training.optimizer.scale_learning_rate,
+            "flips": optimizer.total_flips,
+            "flip_rate": optimizer.total_flips / optimizer.total_codes,
+            "flip_candidates": report.candidates,
+            "saturation": report.saturated / optimizer.total_codes,
+            "learned_tokens": step.learned,
+            "tokens_per_s": step.read / seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory_bytes(self._runtime),
+        }
+
+    def _report(self, metrics: Mapping[str, float]) -> Stopped | None:
+        """All ranks stop at the same step, whichever of them was asked to."""
+        stopped = None
+        try:
+            self._observer.progress(self._history.done, len(self._plan), metrics)
+        except Stopped as error:
+            stopped = error
+        votes = torch.tensor([int(stopped is not None)])
+        self._ranks.sum_(votes)
+        if votes.item() and stopped is None:
+            stopped = Stopped("another process of this run was asked to stop; the run can be continued")
+        return stopped
+
+    def _continue_or_begin(self) -> None:
+        found = None if self._checkpoints is None else self._checkpoints.load()
+        if found is not None:
+            self._restore(found)
+            self._observer.note("info", f"training continues after step {self._history.done} of {len(self._plan)}")
+            return
+        self._look()
+        if self._training.max_rollbacks:
+            self._save()  # something to roll back to
+
+    def _roll_back(self, loss: float) -> None:
+        rollbacks = self._history.rollbacks + 1
+        advice = "lower scale_learning_rate and code_learning_rate, or lengthen the warm-up"
+        found = None if self._checkpoints is None else self._checkpoints.load()
+        if found is None or rollbacks > self._training.max_rollbacks:
+            tried = f" after {rollbacks - 1} returns to a checkpoint at half the rates" if rollbacks > 1 else ""
+            raise Diverged(f"the loss became {loss} at step {self._history.done + 1}{tried}; {advice}")
+        failed = self._history.done + 1
+        self._restore(found)
+        self._slow_down(rollbacks)
+        self._observer.note(
+            "warn",
+            f"the loss became {loss} at step {failed}; training goes on from step {self._history.done} with rates "
+            f"times {self._optimizer.rate_scale}. If it happens again, {advice}",
+        )
+
+    def _slow_down(self, rollbacks: int) -> None:
+        self._history.rollbacks = rollbacks
+        self._optimizer.rate_scale = 0.5**rollbacks
+
+    def _save(self) -> None:
+        """Unless something in the state is not finite already: the next loss will show it, and needs an older one."""
+        if self._checkpoints is None:
+            return
+        shared = self._weights.copy() | with_prefix("best.", self._early_stop.best)
+        own = with_prefix("optimizer.", self._optimizer.state_dict()) | with_prefix(
+            "floats.", self._floats.state_dict()
+        )
+        own |= _random_state(self._runtime)
+        broken = torch.tensor([int(not (_is_finite(shared) and _is_finite(own)))])
+        self._ranks.sum_(broken)
+        if not broken.item():
+            self._checkpoints.save(Checkpoint(self._history, shared, own))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._history = checkpoint.history.model_copy(deep=True)
+        self._slow_down(self._history.rollbacks)
+        self._weights.restore(checkpoint.weights)
+        self._early_stop.best = without_prefix("best.", checkpoint.weights)
+        self._optimizer.load_state_dict(without_prefix("optimizer.", checkpoint.own))
+        self._floats.load_state_dict(without_prefix("floats.", checkpoint.own))
+        _set_random_state(checkpoint.own, self._runtime)
+
+    def _identity(self, held_out: Sequence[Example]) -> str:
+        """What must be equal for a checkpoint to be continued from."""
+        layers = [(parameter.name, parameter.shape, str(parameter.scheme)) for parameter in self._weights.quantized]
+        data = [_digest_of(examples) for examples in (self._examples, held_out)]
+        parts = [self._training.model_dump(mode="json"), list(map(list, self._plan)), layers, data]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _warn_if_nothing_flipped(optimizer: DiodeMix, training: Training, steps: int, observer: Observer) -> None:
+def _digest_of(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.ids, example.learned]).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _listening(model: Any, optimizer: DiodeMix, floats: Sequence[nn.Parameter]) -> Iterator[None]:
+    attach_sink(model, optimizer)
+    for parameter in floats:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        attach_sink(model, None)
+        for parameter in floats:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def _is_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def _random_state(runtime: Runtime) -> dict[str, Tensor]:
+    state = {"random.cpu": torch.get_rng_state()}
+    if runtime.device.type == "cuda":
+        state["random.cuda"] = torch.cuda.get_rng_state(runtime.device)
+    return state
+
+
+def _set_random_state(state: Mapping[str, Tensor], runtime: Runtime) -> None:
+    torch.set_rng_state(state["random.cpu"])
+    if "random.cuda" in state:
+        torch.cuda.set_rng_state(state["random.cuda"], runtime.device)
+
+
+def _warn_if_nothing_flipped(history: History, training: Training, observer: Observer) -> None:
     settings = training.optimizer
-    if settings.mode == "residual" and settings.flip_budget > 0 and not optimizer.total_flips:
-        is_short = steps < _FLIPS_EXPECTED_AFTER
+    steps = history.steps
+    if settings.mode != "scales_only" and settings.flip_budget > 0 and steps and not steps[-1].total_flips:
+        is_short = len(steps) < _FLIPS_EXPECTED_AFTER
         hint = "the run was short" if is_short else "raise code_learning_rate, or use mode scales_only"
-        observer.note("warn", f"no code moved in {steps} steps, only scales were trained: {hint}")
+        observer.note("warn", f"no code moved in {len(steps)} steps, only scales were trained: {hint}")
 
 
-def _facts(steps: list[Step], optimizer: DiodeMix, training: Training, plan: Sequence[Sequence[int]]) -> TrainingFacts:
+def _facts(history: History, optimizer: DiodeMix, training: Training, plan: Sequence[Sequence[int]]) -> TrainingFacts:
     # One batch's loss says little: the ends are means over a tenth of the run.
+    steps = history.steps
     tenth = max(1, len(steps) // 10)
+    kept = steps if history.best_loss is None else steps[: history.best_step]
+    flips = kept[-1].total_flips if kept else 0
     return TrainingFacts(
         optimizer="diodemix",
         mode=training.optimizer.mode,
         steps=len(steps),
-        examples=sum(len(indices) for indices in plan),
+        examples=sum(len(indices) for indices in plan[: len(steps)]),
         tokens=sum(step.learned for step in steps),
         first_loss=_mean_loss(steps[:tenth]),
         last_loss=_mean_loss(steps[-tenth:]),
-        flips=optimizer.total_flips,
-        flip_rate=optimizer.total_flips / optimizer.total_codes,
-        flip_budget=training.optimizer.flip_budget if training.optimizer.mode == "residual" else 0.0,
+        flips=flips,
+        flip_rate=flips / optimizer.total_codes,
+        flip_budget=0.0 if training.optimizer.mode == "scales_only" else training.optimizer.flip_budget,
     )
 
 

@@ -1,0 +1,157 @@
+"""Bitsmith's own methods, called as its pipeline calls them: search, first codes, distillation, Q-SFT."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitsmith_core.spec import DiodeMix as DiodeMixSettings
+from bitsmith_core.spec import Distillation, Training
+from bitsmith_engine.data.examples import Example
+from bitsmith_engine.models.opening import Base
+from bitsmith_engine.nn.assembly import load_quantized, rest_names
+from bitsmith_engine.optim.diodemix import DiodeMix
+from bitsmith_engine.optim.schedule import Schedule
+from bitsmith_engine.ports import Silent
+from bitsmith_engine.quant.parameter import by_layer
+from bitsmith_engine.quant.plan import PLANS, Plans
+from bitsmith_engine.quant.storage import (
+    Parameters,
+    Rest,
+    load_parameters,
+    load_rest,
+    packed_bytes,
+    save_parameters,
+    save_rest,
+)
+from bitsmith_engine.runtime import Runtime
+from torch import Tensor
+
+Calibrated = tuple[Parameters, Rest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    initial: str  # method of the first codes
+    distillation: Distillation | None
+
+
+def bit_map(
+    base: Base,
+    examples: Sequence[Example],
+    runtime: Runtime,
+    *,
+    bpw: float,
+    widths: Sequence[int],
+    samples: int,
+    seed: int,
+    folder: Path,
+) -> Plans:
+    """The plan of every linear layer; what the search measured is kept in the folder and found again."""
+    from bitsmith_engine.search.allocate import allocate, plans_of_bits
+    from bitsmith_engine.search.measuring import measure_into
+    from bitsmith_engine.search.rounding import Grid
+    from bitsmith_engine.search.sensitivity import choose_calibration, load_sensitivity
+
+    measured = folder / f"sensitivity-{samples}-{seed}-{'-'.join(map(str, widths))}-{digest(examples)}"
+    if not (measured / "done").is_file():
+        measured.mkdir(parents=True, exist_ok=True)
+        grid = Grid(group_size=None, symmetric=False, clip_search=True)
+        chosen = choose_calibration(examples, samples, seed=seed)
+        measure_into(measured, base, chosen, runtime, Silent(), widths=widths, grid=grid, seed=seed)
+        (measured / "done").touch()
+    units = load_sensitivity(measured).units
+    return plans_of_bits(units, allocate(units, bpw=bpw, widths=widths), group_size=None, symmetric=False)
+
+
+def calibrated(
+    base: Base,
+    plans: Plans,
+    tokens_BT: Tensor,
+    calibration: Calibration,
+    runtime: Runtime,
+    *,
+    seed: int,
+    folder: Path,
+    origin: str = "base",
+) -> Calibrated:
+    """First codes, then distillation if asked for; a folder that holds the result of the same call answers at once.
+
+    Args:
+        origin: tells results of different float weights apart.
+    """
+    from bitsmith_engine.calibrate.start import start_codes
+
+    name = digest([PLANS.dump_json(plans), tokens_BT.tolist(), calibration, seed, origin])
+    result = folder / f"calibrated-{name}"
+    if (result / "done").is_file():
+        return load_parameters(result, runtime.device), load_rest(result)
+    parameters, rest = start_codes(
+        base,
+        plans,
+        tokens_BT,
+        calibration.initial,  # type: ignore[arg-type]  # argparse has checked it
+        runtime,
+        Silent(),
+        clip_search=True,
+    )
+    if calibration.distillation is not None:
+        from bitsmith_engine.calibrate.distil import distil
+
+        work = folder / f"distil-{name}"
+        work.mkdir(parents=True, exist_ok=True)
+        parameters, rest = distil(
+            base, parameters, rest, tokens_BT, calibration.distillation, runtime, Silent(), seed=seed, folder=work
+        )
+    result.mkdir(parents=True, exist_ok=True)
+    save_parameters(parameters, result)
+    save_rest(rest, result)
+    (result / "done").touch()
+    return parameters, rest
+
+
+def tune(
+    base: Base,
+    parameters: Parameters,
+    rest: Rest,
+    settings: DiodeMixSettings,
+    training: Training,
+    examples: Sequence[Example],
+    plan: Sequence[Sequence[int]],
+    runtime: Runtime,
+    *,
+    seed: int,
+) -> tuple[Any, dict[str, float]]:
+    """Q-SFT; the parameters change. Returns the model and what DiodeMix reports."""
+    from bitsmith_engine.train.loop import train
+
+    blocks = {p.name: p for own in by_layer(parameters.values()).values() for p in own}
+
+    def read(name: str) -> Tensor:
+        return blocks[name].take_columns(base.weights.get(f"{blocks[name].layer_name}.weight"))
+
+    optimizer = DiodeMix(
+        parameters,
+        settings,
+        Schedule(steps=len(plan), warmup_fraction=training.warmup_fraction),
+        seed=seed,
+        float_weight=read,
+    )
+    model = load_quantized(base, parameters, runtime, rest)
+    norms = [parameter for name, parameter in model.named_parameters() if "norm" in name]
+    facts = train(
+        model, optimizer, examples, plan, training, runtime, Silent(), floats=norms,
+        float_learning_rate=settings.float_learning_rate,
+    )  # fmt: skip
+    return model, {"flips": facts.flips, "flip_rate": facts.flip_rate}
+
+
+def stored_bytes(base: Base, parameters: Parameters, model: Any) -> int:
+    """Codes, scales and zeros as packed, and everything else in 16 bit."""
+    floats: int = sum(2 * model.get_parameter(name).numel() for name in rest_names(base, parameters))
+    return floats + sum(sum(packed_bytes(parameter)) for parameter in parameters.values())
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

@@ -1,0 +1,152 @@
+"""What calibration by distillation promises: a student nearer to its teacher, and the same one after interruptions."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from bitsmith_core.spec import Distillation
+from bitsmith_engine.calibrate.distil import distil
+from bitsmith_engine.errors import Stopped
+from bitsmith_engine.models.opening import Base, load_float, open_base
+from bitsmith_engine.nn.assembly import load_quantized
+from bitsmith_engine.quant.storage import Parameters, Rest
+from bitsmith_engine.runtime import choose_runtime
+from torch import Tensor
+from toy_calibration import rounded, toy_windows
+
+RUNTIME = choose_runtime("cpu")
+SETTINGS = Distillation(samples=32, max_length=64, block_epochs=2, end_to_end_epochs=2, teacher_top_k=16)
+LAYERS, STEPS = 2, 4  # 32 windows of 64 tokens, 1024 tokens a step, 2 epochs
+
+
+class Watcher:
+    """Notes what it is told, and stops the run when asked to."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.seen: list[tuple[int, int]] = []
+        self.metrics: list[dict[str, float]] = []
+
+    def progress(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        self.seen.append((done, total))
+        self.metrics.append(dict(metrics or {}))
+        if done == self.stop_after:
+            raise Stopped("asked to")
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        raise AssertionError(f"nothing to note, but: {message}")
+
+
+def run(
+    base: Base, folder: Path, watcher: Watcher | None = None, *, high_channels: int = 0, seed: int = 0
+) -> tuple[Parameters, Rest]:
+    return distil(
+        base,
+        rounded(base, high_channels=high_channels),
+        {},
+        toy_windows(),
+        SETTINGS,
+        RUNTIME,
+        watcher or Watcher(),
+        seed=seed,
+        folder=folder,
+    )
+
+
+def bits_of(result: tuple[Parameters, Rest]) -> dict[str, Tensor]:
+    parameters, rest = result
+    codes = {f"{name}.codes": p.codes_NK for name, p in parameters.items()}
+    return codes | {f"{name}.scales": p.scale_NG for name, p in parameters.items()} | rest
+
+
+def assert_same_bits(found: tuple[Parameters, Rest], expected: tuple[Parameters, Rest]) -> None:
+    left, right = bits_of(found), bits_of(expected)
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def divergence(base: Base, result: tuple[Parameters, Rest], tokens_BT: Tensor) -> float:
+    with torch.no_grad():
+        log_p = load_float(base, RUNTIME)(input_ids=tokens_BT).logits.log_softmax(-1)
+        log_q = load_quantized(base, result[0], RUNTIME, result[1])(input_ids=tokens_BT).logits.log_softmax(-1)
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Parameters, Rest]:
+    return run(open_base(toy_model), tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+@pytest.mark.parametrize("high_channels", [0, 32])
+def test_the_student_comes_nearer_on_windows_it_never_saw(toy_model: Path, tmp_path: Path, high_channels: int) -> None:
+    base, unseen_BT = open_base(toy_model), toy_windows(seed=1)
+    before = divergence(base, (rounded(base, high_channels=high_channels), {}), unseen_BT)
+    after = divergence(base, run(base, tmp_path / "run", high_channels=high_channels), unseen_BT)
+    assert after < 0.95 * before
+
+
+def test_every_layer_and_every_step_is_a_boundary(toy_model: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    run(open_base(toy_model), tmp_path / "run", watcher)
+    assert watcher.seen == [(done, LAYERS + STEPS) for done in range(1, LAYERS + STEPS + 1)]
+    for metrics in watcher.metrics[:LAYERS]:
+        assert metrics["block_error"] < metrics["block_error_before"]
+    assert all(math.isfinite(metrics["divergence"]) for metrics in watcher.metrics[LAYERS:])
+
+
+@pytest.mark.parametrize("stop_after", range(1, LAYERS + STEPS + 1))
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    toy_model: Path, tmp_path: Path, undisturbed: tuple[Parameters, Rest], stop_after: int
+) -> None:
+    base, folder = open_base(toy_model), tmp_path / "run"
+    with pytest.raises(Stopped):
+        run(base, folder, Watcher(stop_after))
+    again = Watcher()
+    assert_same_bits(run(base, folder, again), undisturbed)
+    assert [done for done, _ in again.seen] == list(range(stop_after + 1, LAYERS + STEPS + 1))
+
+
+def test_what_a_killed_run_left_half_written_does_not_matter(
+    toy_model: Path, tmp_path: Path, undisturbed: tuple[Parameters, Rest]
+) -> None:
+    base, folder = open_base(toy_model), tmp_path / "run"
+    with pytest.raises(Stopped):
+        run(base, folder, Watcher(1))
+    for name in ("teacher-2.bin", "student-2.bin", "top-tokens.bin", "rest-log-p.bin"):
+        (folder / name).write_bytes(b"half")
+    (folder / "blocks" / "1.draft").mkdir()
+    (folder / "blocks" / "1.draft" / "codes.safetensors").write_bytes(b"half")
+    assert_same_bits(run(base, folder), undisturbed)
+
+
+def test_what_another_run_left_is_not_used(
+    toy_model: Path, tmp_path: Path, undisturbed: tuple[Parameters, Rest]
+) -> None:
+    base = open_base(toy_model)
+    with pytest.raises(Stopped):
+        run(base, tmp_path / "run", Watcher(1), seed=7)
+    assert_same_bits(run(base, tmp_path / "run"), undisturbed)
+
+
+def test_the_hidden_states_are_gone_when_all_layers_are_fitted(toy_model: Path, tmp_path: Path) -> None:
+    run(open_base(toy_model), tmp_path / "run")
+    left = [path.name for path in (tmp_path / "run").iterdir()]
+    assert not [name for name in left if name.startswith(("teacher", "student"))]
+
+
+def test_floats_that_the_start_changed_are_kept_and_those_trained_are_16_bit(toy_model: Path, tmp_path: Path) -> None:
+    base = open_base(toy_model)
+    name = "model.layers.1.input_layernorm.weight"
+    start = {name: torch.full((64,), 0.75)}
+    settings = SETTINGS.model_copy(update={"block_epochs": 0, "end_to_end_epochs": 0})
+    _, rest = distil(
+        base, rounded(base), start, toy_windows(), settings, RUNTIME, Watcher(), seed=0, folder=tmp_path / "run"
+    )
+    assert rest.keys() == start.keys()
+    assert torch.equal(rest[name].float(), start[name])
+    _, trained = run(base, tmp_path / "other")
+    assert {name.rsplit(".", 2)[-2] for name in trained} == {"input_layernorm", "post_attention_layernorm"}
+    assert all(tensor.dtype == torch.bfloat16 for tensor in trained.values())

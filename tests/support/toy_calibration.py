@@ -1,0 +1,25 @@
+"""What calibration tests share: random windows, and the toy model rounded to a grid."""
+
+import torch
+from bitsmith_engine.models.architecture import units
+from bitsmith_engine.models.opening import Base
+from bitsmith_engine.quant.plan import plan_channel_mix, plan_layer, quantize_layer
+from bitsmith_engine.quant.storage import Parameters
+from torch import Tensor
+
+
+def toy_windows(count: int = 32, length: int = 64, *, seed: int = 0) -> Tensor:
+    """Random tokens that are bytes, not special ones."""
+    return torch.randint(3, 259, (count, length), generator=torch.Generator().manual_seed(seed))
+
+
+def rounded(base: Base, *, bits: int = 2, high_channels: int = 0) -> Parameters:
+    """Every layer rounded to nearest; with high_channels, its last input channels have four bits."""
+    parameters: Parameters = {}
+    for unit in units(base.config):
+        for name in unit.layers:
+            w_NK = base.weights.get(f"{name}.weight")
+            K = w_NK.shape[1]
+            plan = plan_channel_mix(torch.arange(K - high_channels, K), K) if high_channels else plan_layer(bits, K)
+            parameters |= {p.name: p for p in quantize_layer(name, w_NK, plan, clip_search=True)}
+    return parameters

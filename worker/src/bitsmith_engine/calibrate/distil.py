@@ -1,0 +1,263 @@
+"""Calibration by distillation: each decoder layer is fitted to its float output, then the model to the distributions.
+
+The float model runs once, layer by layer, beside the student: what is held of both is the hidden states at one depth.
+
+    teacher   h_0 -> layer 0 -> h_1 -> layer 1 -> .. -> h_L -> distributions
+    student   h_0 -> fit 0   -> g_1 -> fit 1   -> .. -> g_L        then end to end on the distributions
+
+Files in the run's folder (B windows of T tokens, H hidden features, k kept tokens; 2 or 4 bytes a hidden feature):
+
+    start.json             what the run started from; anything else in the folder is dropped when it differs
+    teacher-D, student-D   hidden states before layer D; B * T * H numbers each, of at most two depths at a time
+    blocks/D               layer D when fitted: codes and scales, floats, and the latent weights in float16
+    top-*, rest-log-p      the distributions; (8 k + 4) bytes a token
+    end-to-end/S           parameters and optimizer after step S
+
+A block's folder appears by one rename, after everything that the next one needs is written, so a run that was stopped
+or killed goes on where the last block or checkpoint ended, to the same bits on a CPU.
+
+Memory: one decoder layer in training (calibrate.blockwise), then the quantized model in training
+(calibrate.end_to_end); besides them the embedding and the head.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bitsmith_core.spec import Distillation
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block
+from bitsmith_engine.calibrate.end_to_end import STEP_TOKENS, EndToEnd
+from bitsmith_engine.calibrate.steps import step_windows
+from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution, store_distribution
+from bitsmith_engine.models.blocks import Blocks
+from bitsmith_engine.models.opening import Base
+from bitsmith_engine.nn.assembly import REST_DTYPE, load_quantized
+from bitsmith_engine.ports import Observer
+from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
+from bitsmith_engine.runtime import Runtime
+
+_START_FILE = "start.json"
+_LATENT_FILE = "latent.safetensors"
+
+
+def distil(
+    base: Base,
+    parameters: Parameters,
+    rest: Rest,
+    tokens_BT: Tensor,
+    settings: Distillation,
+    runtime: Runtime,
+    observer: Observer,
+    *,
+    seed: int,
+    folder: Path,
+) -> tuple[Parameters, Rest]:
+    """Fit codes, scales, norms and biases to the float model on these windows.
+
+    Args:
+        parameters: the codes to start from, on the runtime's device; they are changed.
+        rest: floats that the start changed, such as norms with a scale folded in.
+        tokens_BT: int64, on the CPU, without padding.
+        folder: this run's own; a second call with equal arguments continues what a first one left there.
+
+    Returns:
+        The parameters, and `rest` with all floats that changed, as the checkpoint's 16-bit type.
+
+    Raises:
+        Diverged: an error became NaN or infinite.
+        Stopped: by the observer, after a block or a step; nothing that was finished is lost.
+    """
+    run = _Run(base, parameters, rest, tokens_BT, settings, runtime, observer, seed=seed, folder=folder)
+    run.forget_other_runs()
+    run.fit_blocks()
+    return run.fit_end_to_end()
+
+
+class _Run:
+    def __init__(
+        self,
+        base: Base,
+        parameters: Parameters,
+        rest: Rest,
+        tokens_BT: Tensor,
+        settings: Distillation,
+        runtime: Runtime,
+        observer: Observer,
+        *,
+        seed: int,
+        folder: Path,
+    ) -> None:
+        self._base = base
+        self._parameters = dict(parameters)
+        self._rest = dict(rest)
+        self._start_rest = rest
+        self._tokens_BT = tokens_BT
+        self._settings = settings
+        self._runtime = runtime
+        self._observer = observer
+        self._seed = seed
+        self._folder = folder
+        self._num_layers: int = base.config.num_hidden_layers
+        self._plan = step_windows(
+            *tokens_BT.shape, step_tokens=STEP_TOKENS, epochs=settings.end_to_end_epochs, seed=seed
+        )
+        self._total = self._num_layers + len(self._plan)
+
+    def forget_other_runs(self) -> None:
+        """Make the folder this run's."""
+        start = self._fingerprint()
+        file = self._folder / _START_FILE
+        if file.is_file() and json.loads(file.read_text()) == start:
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        file.write_text(json.dumps(start))
+
+    def fit_blocks(self) -> None:
+        done = self._take_finished_blocks()
+        if done == self._num_layers:
+            return
+        blocks = Blocks(self._base, self._runtime)
+        if done == 0:
+            self._embed(blocks)
+        for depth in range(done, self._num_layers):
+            report = self._fit_block(blocks, depth)
+            self._observer.progress(
+                depth + 1,
+                self._total,
+                {"block_error_before": report.before, "block_error": report.after, "codes_moved": report.moved},
+            )
+
+    def fit_end_to_end(self) -> tuple[Parameters, Rest]:
+        if not self._plan:
+            return self._parameters, self._rest
+        B, T = self._tokens_BT.shape
+        teacher = open_distribution(self._folder, (B, T), self._settings.teacher_top_k, self._base.config.vocab_size)
+        training = EndToEnd(
+            load_quantized(self._base, self._parameters, self._runtime, self._rest),
+            self._parameters,
+            plan=self._plan,
+            latent=self._latent,
+            seed=self._seed,
+            folder=self._folder / "end-to-end",
+        )
+        self._rest |= training.run(
+            teacher, self._tokens_BT, self._runtime, self._observer, done=self._num_layers, total=self._total
+        )
+        return self._parameters, self._rest
+
+    def _fit_block(self, blocks: Blocks, depth: int) -> BlockReport:
+        prefix = f"model.layers.{depth}."
+        teacher, student = self._stream("teacher", depth), self._stream("student", depth)
+        next_teacher, next_student = self._stream("teacher", depth + 1), self._stream("student", depth + 1)
+        with blocks.layer(depth) as layer:
+            advance(blocks, layer, teacher, next_teacher)
+            fitted = StudentLayer(layer, self._parameters, self._start_rest, prefix=prefix)
+            report = fit_block(
+                blocks,
+                fitted,
+                student,
+                next_teacher,
+                epochs=self._settings.block_epochs,
+                seed=self._seed + depth,
+            )
+            changed = fitted.settle_()
+            advance(blocks, layer, student, next_student)
+            if depth + 1 == self._num_layers and self._settings.end_to_end_epochs:
+                vocabulary = self._base.config.vocab_size
+                store_distribution(blocks, next_teacher, self._settings.teacher_top_k, self._folder, vocabulary)
+            self._keep_block(depth, changed, {weight.parameter.name: weight.weight() for weight in fitted.weights})
+        self._rest |= changed
+        teacher.remove()
+        student.remove()
+        if depth + 1 == self._num_layers:
+            next_teacher.remove()
+            next_student.remove()
+        return report
+
+    def _keep_block(self, depth: int, rest: Rest, latent: Mapping[str, Tensor]) -> None:
+        folder = self._block_folder(depth)
+        draft = folder.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_parameters({name: p for name, p in self._parameters.items() if name in latent}, draft)
+        save_rest(rest, draft)
+        save_file({name: tensor.cpu() for name, tensor in latent.items()}, draft / _LATENT_FILE)
+        draft.rename(folder)
+
+    def _take_finished_blocks(self) -> int:
+        """Load them over the start; returns how many there are."""
+        for depth in range(self._num_layers):
+            folder = self._block_folder(depth)
+            if not folder.is_dir():
+                return depth
+            self._parameters |= load_parameters(folder, self._runtime.device)
+            self._rest |= load_rest(folder)
+        return self._num_layers
+
+    def _latent(self, name: str) -> Tensor:
+        depth = int(name.removeprefix("model.layers.").partition(".")[0])
+        with safe_open(self._block_folder(depth) / _LATENT_FILE, framework="pt") as file:
+            w_NK: Tensor = file.get_tensor(name)
+        return w_NK
+
+    def _embed(self, blocks: Blocks) -> None:
+        """The student reads embeddings as its checkpoint will hold them."""
+        teacher, student = self._stream("teacher", 0), self._stream("student", 0)
+        for windows in teacher.passes():
+            hidden_BTH = blocks.embed(self._tokens_BT[windows].to(self._runtime.device))
+            teacher.write(windows, hidden_BTH)
+            student.write(windows, hidden_BTH.to(REST_DTYPE).to(hidden_BTH.dtype))
+
+    def _stream(self, kind: str, depth: int) -> Stream:
+        B, T = self._tokens_BT.shape
+        return Stream(self._folder / f"{kind}-{depth}.bin", (B, T, self._base.config.hidden_size), self._runtime)
+
+    def _block_folder(self, depth: int) -> Path:
+        return self._folder / "blocks" / str(depth)
+
+    def _fingerprint(self) -> dict[str, str]:
+        return {
+            "settings": self._settings.model_dump_json(),
+            "seed": str(self._seed),
+            "computation": str(self._runtime.compute_dtype),
+            "tokens": _digest([self._tokens_BT]),
+            "codes": _digest([t for p in self._parameters.values() for t in (p.codes_NK, p.scale_NG, p.zero_NG)]),
+            "rest": _digest([self._rest[name].float() for name in sorted(self._rest)]),
+        }
+
+
+def take_latents(folder: Path, target: Path) -> None:
+    """Move the fitted layers' latent weights out of a finished run's folder; latent_reader reads them there."""
+    for block in sorted((folder / "blocks").iterdir()):
+        if block.is_dir() and (block / _LATENT_FILE).is_file():
+            (block / _LATENT_FILE).rename(target / f"latent-{block.name}.safetensors")
+
+
+def latent_reader(folder: Path) -> Callable[[str], Tensor] | None:
+    """What the codes of a parameter were rounded from, by its name; None if the folder holds no latents."""
+    file_of: dict[str, Path] = {}
+    for path in folder.glob("latent-*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            file_of |= dict.fromkeys(file.keys(), path)
+
+    def read(name: str) -> Tensor:
+        with safe_open(file_of[name], framework="pt") as file:
+            w_NK: Tensor = file.get_tensor(name)
+        return w_NK
+
+    return read if file_of else None
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

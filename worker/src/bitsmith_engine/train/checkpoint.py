@@ -1,0 +1,151 @@
+"""What a run needs to go on as if nothing had happened, in a folder that is there completely or not at all.
+
+    FOLDER/step-00000100/state.json             what is done, and the files with their sizes
+                        /weights.safetensors    codes, scales, zero points, float parameters, the best weights so far
+                        /rank-0.safetensors     that rank's optimizer state and random numbers
+
+The newest complete one counts. It appears by rename, and only then the older ones go away. Ranks share the file system.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bitsmith_engine.runtime import Ranks
+from bitsmith_engine.train.step import Step
+
+_STATE_FILE = "state.json"
+_WEIGHTS_FILE = "weights.safetensors"
+_NOTHING = -1
+
+Tensors = Mapping[str, Tensor]
+
+
+class History(BaseModel):
+    """What a run did so far."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: list[Step] = []
+    rollbacks: int = 0
+    best_loss: float | None = None  # on held-out examples; None before the first look
+    best_step: int = 0  # how many steps had been done when it was seen
+    looks_since_best: int = 0
+
+    @property
+    def done(self) -> int:
+        return len(self.steps)
+
+
+class Checkpoint(NamedTuple):
+    history: History
+    weights: Tensors  # equal on all ranks
+    own: Tensors  # this rank's
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    ranks: int
+    files: dict[str, int]  # bytes
+    history: History
+
+
+class Checkpoints:
+    """The checkpoints of one run: those of another spec, plan or number of ranks are not seen.
+
+    Args:
+        run: what must be equal for a checkpoint to be continued from.
+    """
+
+    def __init__(self, folder: Path, run: str, ranks: Ranks, device: torch.device) -> None:
+        self._folder = folder
+        self._run = run
+        self._ranks = ranks
+        self._device = device
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Called by all ranks together."""
+        target = self._folder / f"step-{checkpoint.history.done:08d}"
+        part = self._folder / f".{target.name}"
+        is_first = self._ranks.rank == 0
+        if is_first:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self._wait_for_all()
+        _write(checkpoint.own, part / _own_file(self._ranks.rank))
+        self._wait_for_all()
+        if is_first:
+            _write(checkpoint.weights, part / _WEIGHTS_FILE)
+            sizes = {path.name: path.stat().st_size for path in part.iterdir()}
+            state = _State(run=self._run, ranks=self._ranks.size, files=sizes, history=checkpoint.history)
+            (part / _STATE_FILE).write_text(state.model_dump_json())
+            self._publish(part, target)
+        self._wait_for_all()
+
+    def load(self) -> Checkpoint | None:
+        """The newest complete one, or None. Called by all ranks together."""
+        newest = torch.tensor(self._newest() if self._ranks.rank == 0 else _NOTHING, device=self._device)
+        self._ranks.broadcast_(newest)
+        if newest.item() == _NOTHING:
+            return None
+        folder = self._folder / f"step-{int(newest):08d}"
+        state = _State.model_validate_json((folder / _STATE_FILE).read_bytes())
+        return Checkpoint(
+            state.history, load_file(folder / _WEIGHTS_FILE), load_file(folder / _own_file(self._ranks.rank))
+        )
+
+    def _newest(self) -> int:
+        complete = [folder for folder in self._folder.glob("step-*") if self._is_complete(folder)]
+        return max((int(folder.name.removeprefix("step-")) for folder in complete), default=_NOTHING)
+
+    def _is_complete(self, folder: Path) -> bool:
+        try:
+            state = _State.model_validate_json((folder / _STATE_FILE).read_bytes())
+            sizes = {name: (folder / name).stat().st_size for name in state.files}
+        except (OSError, ValidationError):
+            return False
+        return sizes == state.files and (state.run, state.ranks) == (self._run, self._ranks.size)
+
+    def _publish(self, part: Path, target: Path) -> None:
+        for path in [*part.iterdir(), part]:
+            _sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+        _sync(self._folder)
+        for other in self._folder.glob("step-*"):
+            if other != target:
+                shutil.rmtree(other)
+
+    def _wait_for_all(self) -> None:
+        self._ranks.sum_(torch.zeros(1, device=self._device))
+
+
+def _own_file(rank: int) -> str:
+    return f"rank-{rank}.safetensors"
+
+
+def _write(tensors: Tensors, path: Path) -> None:
+    save_file({name: _whole(tensor.detach().cpu()) for name, tensor in tensors.items()}, path)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """safetensors refuses parts of a storage; what is whole already is not copied, for it may be large."""
+    is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
