@@ -82,7 +82,7 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
                 calibration = _calibration(settings, is_distilled=OURS[method])
 
                 def make(plans: Plans = plans, calibration: ours.Calibration = calibration) -> Any:
-                    parameters, rest = ours.calibrated(
+                    parameters, rest, _ = ours.calibrated(
                         base, plans, windows_BT, calibration, runtime, seed=settings.seed, folder=settings.cache
                     )
                     return load_quantized(base, parameters, runtime, rest)
@@ -163,6 +163,7 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
             plans=plans,
             tokens_BT=windows_BT,
             calibration=_calibration(settings, is_distilled=not settings.no_distillation),
+            requantization=_calibration(settings, is_distilled=settings.requantize_distils),
             cache=settings.cache,
             examples=examples,
             plan=plan,
@@ -279,6 +280,9 @@ def _arguments() -> argparse.Namespace:
     tune.add_argument("--alpaca", type=Path, required=True, help="a JSON list or JSONL of instructions")
     tune.add_argument("--start", default="INT4", help="INT2 to INT8, or bits per weight of a layer-mix")
     tune.add_argument("--no-distillation", action="store_true", help="start from the first codes")
+    tune.add_argument(
+        "--requantize-distils", action="store_true", help="lora-requant by the whole calibration, not the first codes"
+    )
     tune.add_argument("--examples", type=int, default=160)
     tune.add_argument("--held-out", type=int, default=48)
     tune.add_argument("--max-length", type=int, default=128)

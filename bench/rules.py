@@ -1,6 +1,6 @@
-"""DiodeMix's rules side by side on a small byte-level model: pre-trained on one kind of text, quantized, adapted to another.
+"""DiodeMix's rules side by side on a small byte-level model: pre-trained on one kind of text, quantized, adapted.
 
-    python bench/rules.py --adapt TEXT [--bits 2] [--steps 200] [--seeds 1] [--rules residual rank-int8 ...] [--out FILE]
+    python bench/rules.py --adapt TEXT [--bits 2] [--steps 200] [--seeds 1] [--rules RULE ...] [--out FILE]
 
 The model (3 layers, width 128) learns Python's own standard library first, so nothing needs a download; its checkpoint
 is kept beside the results. Held-out cross-entropy in nats per byte on the last tenth of TEXT.
@@ -44,7 +44,7 @@ RULES: dict[str, dict[str, Any]] = {
         "code_learning_rate": 1e-3,
         "momentum": "float32",
         "gate_sigma": 1.0,
-    },  # fmt: skip
+    },
     "rank 3e-3": {"mode": "rank", "momentum": "float32", "momentum_beta": 0.95, "flips_per_step": 3e-3},
     "rank 3e-3 int8": {"mode": "rank", "momentum": "int8", "momentum_beta": 0.95, "flips_per_step": 3e-3},
     "rank 3e-3 int4": {"mode": "rank", "momentum": "int4", "momentum_beta": 0.95, "flips_per_step": 3e-3},
@@ -112,7 +112,7 @@ def _adapt(
     began = time.perf_counter()
     for step in range(steps):
         optimizer.start(step)
-        _next_byte_loss(model, _windows(learned, chance)).backward()
+        _next_byte_loss(model, _windows(learned, chance)).backward()  # type: ignore[no-untyped-call]
         optimizer.finish()
     return {
         "rule": rule,
@@ -149,7 +149,7 @@ def _pretrained(checkpoint: Path) -> LlamaForCausalLM:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=PRETRAINING_STEPS, pct_start=0.05)
     for step in range(PRETRAINING_STEPS):
         loss = _next_byte_loss(model, _windows(text, chance))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from bitsmith_core.spec import DiodeMix as DiodeMixSettings
 from bitsmith_core.spec import LoraTraining
+from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.batching import Batch, collate
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.models.forward import Places, hidden_at, token_losses
@@ -30,10 +31,8 @@ from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.nn.swap import attach_sink
 from bitsmith_engine.optim.diodemix import DiodeMix
 from bitsmith_engine.optim.schedule import Schedule
-from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.initial import quantize_layers
 from bitsmith_engine.runtime import Runtime, choose_runtime, generator, peak_memory_bytes
-from bitsmith_engine.train.adapters import attach_adapter, linear_names, load_nf4
+from bitsmith_engine.train.adapters import attach_adapter, load_nf4
 from results import Results, table
 
 Step = Callable[[int], None]
@@ -105,8 +104,7 @@ def _ours(mode: str) -> Callable[[Base, Batch, Runtime], Step]:
         def read(name: str) -> torch.Tensor:
             return base.weights.get(f"{name}.weight")
 
-        bits = dict.fromkeys(linear_names(base), 4)
-        parameters = quantize_layers(bits, read, runtime.device, Silent(), clip_search=False)
+        parameters = round_base(base, 4, runtime)
         model = load_quantized(base, parameters, runtime)
         optimizer = DiodeMix(
             parameters,

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import torch
 from bitsmith_core.spec import DiodeMix as Settings
+from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import load_examples
-from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import open_base
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.nn.swap import attach_sink, quant_linears
 from bitsmith_engine.optim.hf import HFDiodeMix, SaveCodes, lr_scheduler
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.initial import quantize_layers
 from bitsmith_engine.runtime import choose_runtime
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -31,8 +30,7 @@ def main(model_folder: Path, training_file: Path, out: Path) -> None:
     def read(name: str) -> torch.Tensor:
         return base.weights.get(f"{name}.weight")
 
-    bits = {name: 4 for unit in units(base.config) for name in unit.layers}
-    parameters = quantize_layers(bits, read, runtime.device, Silent(), clip_search=True)
+    parameters = round_base(base, 4, runtime)
     model = load_quantized(base, parameters, runtime)
 
     steps = EPOCHS * -(-len(examples) // (BATCH * ACCUMULATION))

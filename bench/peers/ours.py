@@ -1,20 +1,22 @@
 """Bitsmith's own methods, called as its pipeline calls them: search, first codes, distillation, Q-SFT."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bitsmith_core.spec import DiodeMix as DiodeMixSettings
-from bitsmith_core.spec import Distillation, Training
+from bitsmith_core.spec import Distillation, InitialCodes, Training
+from bitsmith_engine.calibrate.distil import distil, latent_reader, take_latents
+from bitsmith_engine.calibrate.start import start_codes, start_weights
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.models.opening import Base
 from bitsmith_engine.nn.assembly import load_quantized, rest_names
-from bitsmith_engine.optim.diodemix import DiodeMix
+from bitsmith_engine.optim.diodemix import DiodeMix, ReadWeight
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.parameter import by_layer
 from bitsmith_engine.quant.plan import PLANS, Plans
 from bitsmith_engine.quant.storage import (
     Parameters,
@@ -28,12 +30,16 @@ from bitsmith_engine.quant.storage import (
 from bitsmith_engine.runtime import Runtime
 from torch import Tensor
 
-Calibrated = tuple[Parameters, Rest]
+
+class Calibrated(NamedTuple):
+    parameters: Parameters
+    rest: Rest
+    float_weight: ReadWeight  # what the codes stand for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    initial: str  # method of the first codes
+    initial: InitialCodes
     distillation: Distillation | None
 
 
@@ -81,24 +87,20 @@ def calibrated(
     Args:
         origin: tells results of different float weights apart.
     """
-    from bitsmith_engine.calibrate.start import start_codes
-
     name = digest([PLANS.dump_json(plans), tokens_BT.tolist(), calibration, seed, origin])
     result = folder / f"calibrated-{name}"
     if (result / "done").is_file():
-        return load_parameters(result, runtime.device), load_rest(result)
+        return _calibrated(result, calibration, base, runtime)
     parameters, rest = start_codes(
         base,
         plans,
         tokens_BT,
-        calibration.initial,  # type: ignore[arg-type]  # argparse has checked it
+        calibration.initial,
         runtime,
         Silent(),
         clip_search=True,
     )
     if calibration.distillation is not None:
-        from bitsmith_engine.calibrate.distil import distil
-
         work = folder / f"distil-{name}"
         work.mkdir(parents=True, exist_ok=True)
         parameters, rest = distil(
@@ -107,14 +109,22 @@ def calibrated(
     result.mkdir(parents=True, exist_ok=True)
     save_parameters(parameters, result)
     save_rest(rest, result)
+    if calibration.distillation is not None:
+        take_latents(work, result)
+        shutil.rmtree(work)
     (result / "done").touch()
-    return parameters, rest
+    return _calibrated(result, calibration, base, runtime)
+
+
+def _calibrated(folder: Path, calibration: Calibration, base: Base, runtime: Runtime) -> Calibrated:
+    parameters = load_parameters(folder, runtime.device)
+    float_weight = latent_reader(folder) or start_weights(base, parameters, calibration.initial)
+    return Calibrated(parameters, load_rest(folder), float_weight)
 
 
 def tune(
     base: Base,
-    parameters: Parameters,
-    rest: Rest,
+    start: Calibrated,
     settings: DiodeMixSettings,
     training: Training,
     examples: Sequence[Example],
@@ -126,17 +136,13 @@ def tune(
     """Q-SFT; the parameters change. Returns the model and what DiodeMix reports."""
     from bitsmith_engine.train.loop import train
 
-    blocks = {p.name: p for own in by_layer(parameters.values()).values() for p in own}
-
-    def read(name: str) -> Tensor:
-        return blocks[name].take_columns(base.weights.get(f"{blocks[name].layer_name}.weight"))
-
+    parameters, rest, float_weight = start
     optimizer = DiodeMix(
         parameters,
         settings,
         Schedule(steps=len(plan), warmup_fraction=training.warmup_fraction),
         seed=seed,
-        float_weight=read,
+        float_weight=float_weight,
     )
     model = load_quantized(base, parameters, runtime, rest)
     norms = [parameter for name, parameter in model.named_parameters() if "norm" in name]

@@ -3,7 +3,7 @@
     start          the calibrated checkpoint, not trained
     full           float fine-tuning of every weight, AdamW
     lora           adapters on the float base, peft
-    lora-requant   the same adapters merged, then quantized again on the start's grids by the start's own method
+    lora-requant   the same adapters merged, then quantized again on the start's grids
     qlora          adapters on an NF4 base, peft and bitsandbytes
     scales_only    DiodeMix without codes
     adam_rtn       the published tools' rule: AdamW on the dequantized weight, rounded to the nearest code every step
@@ -57,6 +57,7 @@ class Task:
     plans: Plans
     tokens_BT: Tensor  # what the start was calibrated on
     calibration: ours.Calibration
+    requantization: ours.Calibration  # of lora-requant
     cache: Path
     examples: Sequence[Example]
     plan: Sequence[Sequence[int]]
@@ -81,7 +82,7 @@ class Result:
 
 
 def start(task: Task) -> Result:
-    parameters, rest = task.start()
+    parameters, rest, _ = task.start()
     model = load_quantized(task.base, parameters, task.runtime, rest)
     return Result(model=model, bytes=ours.stored_bytes(task.base, parameters, model), facts={})
 
@@ -112,8 +113,8 @@ def lora_requant(task: Task) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(_adapter(task, "lora-requant", nf4=False), folder)
     merged = replace(task.base, weights=_Merged(dict(merged_tensors(task.base, folder, dtype=torch.float32))))
-    parameters, rest = ours.calibrated(
-        merged, task.plans, task.tokens_BT, task.calibration, task.runtime,
+    parameters, rest, _ = ours.calibrated(
+        merged, task.plans, task.tokens_BT, task.requantization, task.runtime,
         seed=0, folder=task.cache, origin=folder.name,
     )  # fmt: skip
     model = load_quantized(merged, parameters, task.runtime, rest)
@@ -133,15 +134,15 @@ def qlora(task: Task) -> Result:
 def _diodemix(**changes: Any) -> Callable[[Task], Result]:
     def run(task: Task) -> Result:
         chosen = dict(task.diodemix) | changes
-        parameters, rest = task.start()
+        start = task.start()
         training = Training(
             batch_size=task.batch_size, packing=False, warmup_fraction=task.warmup_fraction, max_rollbacks=0
         )
         model, facts = ours.tune(
-            task.base, parameters, rest, DiodeMixSettings.model_validate(chosen), training, task.examples, task.plan,
+            task.base, start, DiodeMixSettings.model_validate(chosen), training, task.examples, task.plan,
             task.runtime, seed=task.seed,
         )  # fmt: skip
-        return Result(model=model, bytes=ours.stored_bytes(task.base, parameters, model), facts=facts)
+        return Result(model=model, bytes=ours.stored_bytes(task.base, start.parameters, model), facts=facts)
 
     return run
 

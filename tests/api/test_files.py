@@ -54,9 +54,8 @@ def test_an_eval_pack_is_objects_of_any_shape(platform: Platform) -> None:
     assert (file["purpose"], file["examples"]) == ("evals", 2)
     refused = platform.client.post("/v1/files", files={"file": ("piqa.jsonl", pack + b"[]")}, data=packs)
     assert_problem(refused, 422, "invalid_file", "line 3")
-    assert_problem(
-        platform.client.post("/v1/files", files={"file": ("f", pack)}, data=PURPOSE), 422, "invalid_file", "line 1"
-    )
+    untrainable = platform.client.post("/v1/files", files={"file": ("piqa.jsonl", pack)}, data=PURPOSE)
+    assert_problem(untrainable, 422, "invalid_file", "line 1", "line 2")
 
 
 def test_a_large_file_arrives_whole(platform: Platform, store: S3Store, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from bitsmith_core.ids import new_file_id
-from bitsmith_core.spec import JobSpec, base_slug, hub_reference, local_path
+from bitsmith_core.spec import JobSpec, QsftMethod, base_slug, hub_reference, local_path
 from pydantic import ValidationError
 
 TRAINING, VALIDATION = new_file_id(), new_file_id()
@@ -14,8 +14,8 @@ def request(**changes: object) -> dict[str, object]:
 
 def test_the_shortest_request_is_complete_after_reading_it() -> None:
     spec = JobSpec.model_validate(request())
-    assert spec.method.type == "qsft"
-    assert spec.settings.quantization.scheme == "layer-mix"
+    assert isinstance(spec.method, QsftMethod)
+    assert spec.method.qsft.quantization.scheme == "layer-mix"
     assert spec.model_name == "some-model-qsft"
 
 
@@ -42,9 +42,19 @@ def test_defaults_written_out_are_the_same_request() -> None:
         ({"seed": -1}, "seed"),
         ({"epochs": 3}, "epochs"),
         ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "bpw": 1.5}}}}, "bpw"),
-        ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "uniform", "bits": 3}}}}, "bits"),
+        ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "uniform", "bits": 5}}}}, "bits"),
         ({"method": {"type": "qsft", "qsft": {"training": {"optimizer": {"flip_budget": 2}}}}}, "flip_budget"),
-        ({"method": {"type": "lora"}}, "method"),
+        ({"method": {"type": "full"}}, "method"),
+        ({"method": {"type": "lora", "lora": {"quantization": {}}}}, "quantization"),
+        ({"method": {"type": "qsft", "qsft": {"training": {"optimizer": {"mode": "rank"}}}}}, "optimizer"),
+        (
+            {"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "bpw": 5, "widths": [2, 4]}}}},
+            "layer-mix",
+        ),
+        (
+            {"method": {"type": "qsft", "qsft": {"evaluation": {"benchmarks": [{"task": "x", "file": TRAINING}]}}}},
+            "task",
+        ),
     ],
 )
 def test_a_mistake_is_refused_where_it_is(changes: dict[str, object], place: str) -> None:

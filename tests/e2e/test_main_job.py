@@ -97,7 +97,8 @@ def test_a_spec_becomes_a_scored_checkpoint(bitsmith: Bitsmith, data: dict[str, 
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert bitsmith.jobs.get(job.id).fine_tuned_model == "toy-main@1"
     assert finished_stages(events) == [
-        "fetching", "measuring", "searching", "quantizing", "training", "evaluating", "exporting", "publishing",
+        "fetching", "measuring", "searching", "quantizing", "calibrating", "training", "evaluating", "exporting",
+        "publishing",
     ]  # fmt: skip
 
     version = bitsmith.models.version("toy-main", 1)
@@ -105,6 +106,8 @@ def test_a_spec_becomes_a_scored_checkpoint(bitsmith: Bitsmith, data: dict[str, 
         (subject, task) for subject in ("float", "quantized", "qsft") for task in ("answer_perplexity", "answer_choice")
     }
     assert all(score.stderr is not None and score.n > 0 for score in version.scores)
+    assert version.bpw_codes is not None
+    assert version.bpw_effective is not None
     assert 2.0 <= version.bpw_codes <= 3.0 < version.bpw_effective + 1
 
     paths = bitsmith.models.download(version, tmp_path)

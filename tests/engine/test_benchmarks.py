@@ -12,6 +12,7 @@ import lm_eval.evaluator
 import lm_eval.tasks
 import pytest
 from bitsmith_core.spec import BenchmarkTask, Evaluation, TaskName
+from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import load_examples
 from bitsmith_engine.errors import BadData, BadSpec, Diverged, MissingPackage, Stopped
 from bitsmith_engine.evaluate.benchmarks import BenchmarkItems, open_benchmarks, run_benchmark
@@ -20,11 +21,9 @@ from bitsmith_engine.evaluate.harness import FEWSHOT_SEED, EngineLM
 from bitsmith_engine.evaluate.packs import DOCUMENTS, read_benchmarks, read_pack
 from bitsmith_engine.evaluate.plan import make_plan
 from bitsmith_engine.evaluate.suite import Evals, evaluate
-from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.initial import quantize_layers
 from bitsmith_engine.runtime import choose_runtime
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -72,11 +71,7 @@ def base(toy_inputs: Path) -> Base:
 @pytest.fixture(scope="module")
 def model(base: Base) -> Any:
     """A quantized one: its layers compute on codes."""
-    bits = {name: 4 for unit in units(base.config) for name in unit.layers}
-    parameters = quantize_layers(
-        bits, lambda name: base.weights.get(f"{name}.weight"), RUNTIME.device, Silent(), clip_search=False
-    )
-    return load_quantized(base, parameters, RUNTIME)
+    return load_quantized(base, round_base(base, 4, RUNTIME), RUNTIME)
 
 
 @pytest.fixture(scope="module")

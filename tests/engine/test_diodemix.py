@@ -39,11 +39,11 @@ def optimizer_of(parameters: dict[str, QuantParameter], **settings: object) -> D
     return DiodeMix(parameters, chosen, schedule, seed=0, float_weight=weights().__getitem__)
 
 
-def run(parameters: dict[str, QuantParameter], steps: int = STEPS, **settings: object) -> list[int]:
+def run(parameters: dict[str, QuantParameter], **settings: object) -> list[int]:
     """Flips of each step."""
     optimizer = optimizer_of(parameters, **settings)
     flips = []
-    for step in range(steps):
+    for step in range(STEPS):
         optimizer.start(step)
         for name, grad_NK in gradients(step).items():
             optimizer.receive(name, grad_NK)

@@ -68,6 +68,7 @@ def test_the_manifest_lists_every_file_and_counts_every_bit(out: Path) -> None:
     assert "bf16/model.safetensors" in names
 
     facts = manifest.quantization
+    assert facts is not None
     with safe_open(artifacts / "model.safetensors", framework="pt") as file:
         stored = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118 - not a dict
     packed = {name: size for name, size in stored.items() if name.endswith((".codes", ".scales", ".zeros"))}

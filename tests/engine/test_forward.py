@@ -1,6 +1,6 @@
 """What the passes promise: the loss and gradients of the plain computation, in less memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +63,9 @@ def test_a_loss_without_gradient_needs_none() -> None:
 class Recorder:
     def __init__(self) -> None:
         self.received: list[tuple[str, Tensor]] = []
+
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
+        return None
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         self.received.append((name, grad_NK.clone()))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from bitsmith_core.spec import DiodeMix as Settings
+from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import Example, load_examples
 from bitsmith_engine.errors import BadModel
-from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.nn.swap import attach_sink, quant_linears
@@ -17,7 +17,6 @@ from bitsmith_engine.optim.diodemix import DiodeMix
 from bitsmith_engine.optim.hf import HFDiodeMix, SaveCodes, lr_scheduler
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.initial import quantize_layers
 from bitsmith_engine.quant.storage import Parameters, load_parameters
 from bitsmith_engine.runtime import Runtime
 from torch import Tensor
@@ -49,8 +48,7 @@ def examples(toy_inputs: Path, base: Base) -> list[Example]:
 
 
 def quantized(base: Base) -> Parameters:
-    bits = {name: 4 for unit in units(base.config) for name in unit.layers}
-    return quantize_layers(bits, reader(base), RUNTIME.device, Silent(), clip_search=True)
+    return round_base(base, 4, RUNTIME)
 
 
 def reader(base: Base) -> Any:
@@ -58,7 +56,9 @@ def reader(base: Base) -> Any:
 
 
 def settings() -> Settings:
-    return Settings(scale_learning_rate=RATE, code_learning_rate=2e-3, flip_budget=0.05, accumulator="float32")
+    return Settings(
+        scale_learning_rate=RATE, code_learning_rate=2e-3, flip_budget=0.05, accumulator="float32", gradient_tokens=1.0
+    )
 
 
 def prepared(base: Base, steps: int) -> Setting:
@@ -225,7 +225,7 @@ def test_a_trainer_that_was_interrupted_continues_bit_for_bit(
 def test_sft_trainer_lowers_the_loss_and_moves_codes(
     base: Base, toy_inputs: Path, tmp_path: Path, checkpointing: bool
 ) -> None:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 

@@ -53,3 +53,15 @@ def test_the_arguments_stay_as_they_were() -> None:
     copies = [part.clone() for part in parts]
     kernels.dequantize(*parts, torch.float32).zero_()
     assert all(torch.equal(part, copy) for part, copy in zip(parts, copies, strict=True))
+
+
+def test_the_gradient_of_log_scales_is_that_of_autograd() -> None:
+    random = torch.Generator().manual_seed(0)
+    codes_NK = torch.randint(0, 16, (3, 128), generator=random, dtype=torch.uint8)
+    zero_NG = torch.randint(0, 16, (3, 2), generator=random, dtype=torch.uint8)
+    log_scale_NG = torch.randn(3, 2, generator=random).half().float().requires_grad_()
+    grad_NK = torch.randn(3, 128, generator=random)
+    w_NGS = (codes_NK.view(3, 2, 64).float() - zero_NG.unsqueeze(-1)) * log_scale_NG.exp().unsqueeze(-1)
+    (w_NGS.view(3, 128) * grad_NK).sum().backward()  # type: ignore[no-untyped-call]
+    found_NG = kernels.log_scale_gradient(codes_NK, log_scale_NG.detach().exp(), zero_NG, grad_NK)
+    torch.testing.assert_close(found_NG, log_scale_NG.grad)

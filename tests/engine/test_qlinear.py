@@ -2,6 +2,7 @@
 
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ RUNTIME = choose_runtime("cpu")
 class Recorder:
     def __init__(self) -> None:
         self.received: list[tuple[str, Tensor]] = []
+
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
+        return None
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         self.received.append((name, grad_NK.clone()))
@@ -88,6 +92,9 @@ def test_a_dense_gradient_is_gone_before_the_next_layer_makes_its_own() -> None:
     alive: list[weakref.ref[Tensor]] = []
 
     class Watcher:
+        def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
+            return None
+
         def receive(self, name: str, grad_NK: Tensor) -> None:
             assert all(reference() is None for reference in alive)
             alive.append(weakref.ref(grad_NK))
@@ -172,6 +179,9 @@ class Overwriting(Recorder):
     def __init__(self, parameters: dict[str, QuantParameter]) -> None:
         super().__init__()
         self.parameters = parameters
+
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
+        return None
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         super().receive(name, grad_NK)

@@ -43,10 +43,28 @@ def test_a_gradient_of_rank_one_is_normalized_to_ones() -> None:
 def test_sketches_estimate_mean_squares_and_add_up() -> None:
     random = torch.Generator().manual_seed(0)
     parts = torch.randn(4, 300, 500, generator=random)
-    probes = torch.randint(0, 2, (500, 4096), generator=random).float() * 2 - 1
-    sketch = sum((part @ probes for part in parts), torch.zeros(300, 4096))
+    probes = torch.randint(0, 2, (4096, 500), generator=random).float() * 2 - 1
+    sketch = sum((probes @ part.T for part in parts), torch.zeros(4096, 300))
     expected = parts.sum(0).square().mean(1)
     torch.testing.assert_close(rules.mean_squares(sketch, over=500), expected, rtol=0.12, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_a_sum_over_sampled_tokens_has_the_sum_over_all_for_its_mean(count: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    values_TF = torch.randn(40, 5, generator=random) * torch.rand(40, 1, generator=random) ** 4
+    offsets = [(step + 0.5) / 4000 for step in range(4000)]
+    samples = [rules.sample_tokens(values_TF.norm(dim=1), count=count, offset=offset) for offset in offsets]
+    sums_SF = torch.stack([(values_TF[s.index_A] * s.factor_A.unsqueeze(1)).sum(0) for s in samples])
+    torch.testing.assert_close(sums_SF.mean(0), values_TF.sum(0), rtol=1e-2, atol=2e-2)
+    assert {abs(len(sample.index_A) - count) <= 1 for sample in samples} == {True}
+    assert all(bool((sample.factor_A >= 1).all()) for sample in samples)
+
+
+def test_all_tokens_are_taken_when_as_many_are_wanted() -> None:
+    sample = rules.sample_tokens(torch.tensor([1.0, 5.0, 0.1]), count=3, offset=0.3)
+    assert sample.index_A.tolist() == [0, 1, 2]
+    torch.testing.assert_close(sample.factor_A, torch.ones(3))
 
 
 def test_best_first_takes_the_largest_and_no_more_than_allowed() -> None:

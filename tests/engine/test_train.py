@@ -96,7 +96,7 @@ def test_a_run_that_must_not_flip_says_nothing(toy_inputs: Path) -> None:
 
 
 def test_training_stops_early_and_keeps_the_best_weights(toy_inputs: Path) -> None:
-    run = toy(toy_inputs, early_stopping={"every_steps": 1, "patience": 2}, optimizer={"scale_learning_rate": 2e-2})
+    run = toy(toy_inputs, early_stopping={"every_steps": 1, "patience": 2}, optimizer={"scale_learning_rate": 1e-1})
     run.held_out[:] = [never_learned()]
     states = [run.state()]
     listener = Listener(lambda done: states.append(run.state()))

@@ -9,14 +9,13 @@ from typing import Any, Literal
 import torch
 from bitsmith_core.bundle import TrainingFacts
 from bitsmith_core.spec import Training
+from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import Example, load_examples
-from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.optim.diodemix import DiodeMix
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Silent
-from bitsmith_engine.quant.initial import quantize_layers
 from bitsmith_engine.quant.storage import Parameters
 from bitsmith_engine.runtime import Ranks, Runtime
 from bitsmith_engine.train.loop import plan_steps, train
@@ -79,7 +78,10 @@ class Toy:
 def toy(inputs: Path, *, runtime: Runtime = CPU, ranks: Ranks | None = None, **settings: Any) -> Toy:
     base, start = _quantized(inputs)
     parameters = {name: parameter.to(runtime.device) for name, parameter in start.items()}
-    optimizer_settings = {"code_learning_rate": 2e-3, "flip_budget": 0.05, "accumulator": "float32"}
+    # All tokens: what a sample of them is depends on how a batch is split.
+    optimizer_settings = {
+        "code_learning_rate": 2e-3, "flip_budget": 0.05, "accumulator": "float32", "gradient_tokens": 1.0,
+    }  # fmt: skip
     optimizer_settings |= settings.pop("optimizer", {})
     training = Training.model_validate({"batch_size": 8, "optimizer": optimizer_settings} | settings)
     examples, held_out = list(_examples(inputs, "training")), list(_examples(inputs, "validation"))
@@ -104,11 +106,7 @@ def never_learned() -> Example:
 @cache
 def _quantized(inputs: Path) -> tuple[Base, Parameters]:
     base = open_base(inputs / "model")
-    bits = {name: 4 for unit in units(base.config) for name in unit.layers}
-    start = quantize_layers(
-        bits, lambda name: base.weights.get(f"{name}.weight"), CPU.device, Silent(), clip_search=True
-    )
-    return base, start
+    return base, round_base(base, 4, CPU)
 
 
 @cache

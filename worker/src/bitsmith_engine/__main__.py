@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_stop: Callable[[], bool]) -> str | None:
-    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space becomes OutOfSpace."""
+    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space is OutOfSpace."""
     spec = _read_spec(arguments.spec)
     # Waiting threads sleep: by default they spin, and on a machine that does anything else besides (a demo's database,
     # API and worker) they then take the time that the working thread needs. Read when torch loads its OpenMP.

@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from bitsmith_core.spec.strict import Strict
 
-
 StateKind = Literal["float32", "bfloat16", "int8", "int4"]
 
 
@@ -38,6 +37,13 @@ class DiodeMix(Strict):
     momentum_beta: float = Field(default=0.9, ge=0, lt=1)
     gate_sigma: float = Field(
         default=0.0, ge=0, le=10, description="a code moves only if its momentum is this many sigmas of batch noise"
+    )
+    gradient_tokens: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of a batch's tokens that weight gradients are estimated from, drawn by the size of their "
+        "contribution and weighed so that the mean is exact; less is faster",
     )
     trust_every: int | None = Field(
         default=None,

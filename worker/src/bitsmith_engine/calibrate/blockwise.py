@@ -6,7 +6,13 @@
 The student's input comes from the layers fitted before it, so a layer also makes good what those left over; the
 target is what the float model computes on its own input. A few tokens (the first of a window above all) carry hundreds
 of times the energy of others: by energy alone they may be all that is fitted; by relative error alone they are given
-up, and with them what every later token attends to.
+up, though all later tokens attend to them.
+
+Measured on SmolLM2-135M, on other text (layers 2 and 3 at two bits, 24 windows of 256 tokens, 12 steps, one seed): the
+divergence of the final distribution is 0.16 by relative error alone, 0.20 by both, 0.22 by energy alone; but alone,
+relative error lets the error by energy of layer 2 grow, from 0.07 to 0.11 (from 0.18 to 0.35 when layers 0 and 1 are
+quantized too). Levels at 3e-2 a step give less relative error (0.046 for 0.052) and more divergence (0.25): the error
+of a layer is no measure of success. Errors reported here are of windows that were fitted.
 
 Codes, scales and float parameters (norms, biases: 16-bit in the checkpoint anyway) move together by Adam under one
 cosine. Memory: about 21 bytes a weight of one decoder layer (level, its gradient, two moments, the rounded weight,

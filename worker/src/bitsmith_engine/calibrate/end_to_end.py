@@ -5,6 +5,11 @@
 with the teacher's k kept tokens i and the rest of its vocabulary as one more (calibrate.teacher). Codes and scales move
 by DiodeMix, whose accumulators start where the block-wise fit left the latent weights; norms and biases by AdamW.
 
+Measured on SmolLM2-135M (gate and up at two bits, the rest at four; 48 windows of 256 tokens, one epoch of 24 steps):
+the perplexity of other text falls from 74.4 to 68.3, although the divergence on the windows themselves rises from 0.18
+to 0.33. The block-wise fit knows few windows by heart; only what holds for the whole model stays. So the divergence
+reported here is no measure of success; other text is.
+
 Memory: the quantized model, DiodeMix' state (about 1 byte a weight), one hidden state a decoder layer for each token of
 a step (layers are recomputed in the backward pass), and the logits of some places at a time.
 
@@ -33,11 +38,11 @@ from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, save_parameters
 from bitsmith_engine.runtime import Runtime
 
-CODES = CodeSettings(mode="residual", scale_learning_rate=2e-3, code_learning_rate=1e-4, flip_budget=0.02)
-FLOAT_RATE = 5e-4  # of norms and biases, whose values are of the order of one
+CODES = CodeSettings(mode="residual", scale_learning_rate=5e-3, code_learning_rate=2e-4, flip_budget=0.02)
+FLOAT_RATE = 1e-3  # of norms and biases, whose values are of the order of one
 _WARMUP_FRACTION = 0.1
 
-STEP_TOKENS = 1024  # at least one window
+STEP_TOKENS = 512  # at least one window
 _HEAD_LOGITS = 1 << 25  # at once: 128 MB of float32
 _CHECKPOINT_STEPS = 25
 _STATE_FILE = "state.safetensors"

@@ -8,7 +8,7 @@ layer gptq does the same from unit to unit. In memory: the embedding, one decode
 Shape letters: B windows, T tokens per window, H hidden features, N output features, K input features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from bitsmith_core.spec.quantization import InitialCodes
@@ -18,13 +18,13 @@ from bitsmith_engine.calibrate.awq import scale_layer
 from bitsmith_engine.calibrate.gram import input_statistics
 from bitsmith_engine.models.architecture import Unit, units
 from bitsmith_engine.models.blocks import Blocks, DecoderLayer
-from bitsmith_engine.models.opening import Base, put
-from bitsmith_engine.ports import Observer
+from bitsmith_engine.models.opening import Base, build_empty, put
+from bitsmith_engine.ports import Observer, Silent
 from bitsmith_engine.quant.affine import Affine
 from bitsmith_engine.quant.gptq import gptq_blocks
 from bitsmith_engine.quant.hqq import hqq
 from bitsmith_engine.quant.parameter import QuantParameter, dequantize_layer
-from bitsmith_engine.quant.plan import LayerPlan, quantize_layer
+from bitsmith_engine.quant.plan import LayerPlan, Plans, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
 
@@ -63,6 +63,39 @@ def start_codes(
         rest |= changed
         observer.progress(depth + 1, walk.num_layers)
     return {parameter.name: parameter for parameter in _in_order(parameters, plans)}, rest
+
+
+def uniform_plans(base: Base, bits: int, *, group_size: int | None = None, symmetric: bool = False) -> Plans:
+    """One width for every linear layer."""
+    shapes = build_empty(base.config)
+    return {
+        name: plan_layer(bits, shapes.get_submodule(name).in_features, group_size=group_size, symmetric=symmetric)
+        for unit in units(base.config)
+        for name in unit.layers
+    }
+
+
+def round_base(base: Base, bits: int, runtime: Runtime) -> Parameters:
+    """The simplest start: one width, round to nearest with clip search, no text."""
+    nothing_BT = torch.empty(0, 0, dtype=torch.int64)
+    parameters, _ = start_codes(base, uniform_plans(base, bits), nothing_BT, "rtn", runtime, Silent(), clip_search=True)
+    return parameters
+
+
+def start_weights(base: Base, parameters: Parameters, method: InitialCodes) -> Callable[[str], Tensor]:
+    """What the first codes of a parameter stand for, by its name: the weights whose rounding residual is theirs.
+
+    rtn and hqq rounded the base's weights. gptq and awq rounded others, which nobody kept (compensated for earlier
+    errors, scaled): the distance to the base's would send codes back that were moved on purpose, so theirs is none.
+    """
+
+    def read(name: str) -> Tensor:
+        parameter = parameters[name]
+        if method in ("rtn", "hqq"):
+            return parameter.take_columns(base.weights.get(f"{parameter.layer_name}.weight"))
+        return parameter.dequantize(torch.float32)
+
+    return read
 
 
 def _from_weights(

@@ -4,6 +4,6 @@ Tried on the layers of a 135M model: row chunks that stay in the cache, subtract
 multiply-add. The first two took the reference's time within a tenth, the last was slower.
 """
 
-from bitsmith_engine.kernels.reference import dequantize
+from bitsmith_engine.kernels.reference import dequantize, log_scale_gradient
 
-__all__ = ["dequantize"]
+__all__ = ["dequantize", "log_scale_gradient"]

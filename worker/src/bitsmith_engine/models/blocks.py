@@ -1,6 +1,6 @@
 """A base's float decoder with only the layers in memory that are being computed.
 
-    hidden = embed(tokens);  for every depth: with blocks.layer(depth) as layer: hidden = run(layer, hidden);  head(hidden)
+    hidden = embed(tokens);  at every depth: with layer(depth) as layer: hidden = run(layer, hidden);  head(hidden)
 
 So a model larger than memory can be measured, quantized and distilled: what is held is the embedding, one decoder
 layer, and the hidden states of the calibration windows.
@@ -54,9 +54,7 @@ class Blocks:
         """One decoder layer on windows without padding, or padded on the right: attention is causal."""
         position_1T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device).unsqueeze(0)
         rotary = self._skeleton.model.rotary_emb(hidden_BTH, position_ids=position_1T)
-        out_BTH: Tensor = layer(
-            hidden_BTH, attention_mask=None, position_ids=position_1T, position_embeddings=rotary
-        )
+        out_BTH: Tensor = layer(hidden_BTH, attention_mask=None, position_ids=position_1T, position_embeddings=rotary)
         return out_BTH
 
     def log_probabilities(self, hidden_AH: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
     Y = X W^T + b,    W[:, columns of block i] = dequantize(block i)
     dX = dY W,        dW_i = dY^T X[:, columns of block i], handed to the sink and forgotten
 
+dW is a sum over tokens, and the sink may have it estimated from a sample of them.
+
 Shape letters: N output features, K input features, T all tokens of the batch.
 """
 
@@ -66,11 +68,20 @@ class _QuantMatmul(torch.autograd.Function):
         # dX first: the sink may change the weight at once.
         dx = dy @ layer.dequantize(dy.dtype) if ctx.needs_input_grad[0] else None
         if layer.sink is not None:
-            dy_NT = dy.reshape(-1, layer.out_features).T
-            x_TK = x.reshape(-1, layer.in_features)
+            dy_TN, x_TK = dy.reshape(-1, layer.out_features), x.reshape(-1, layer.in_features)
+            sample = layer.sink.choose_tokens(lambda: _norms(dy_TN) * _norms(x_TK))
+            if sample is not None:
+                dy_TN = dy_TN[sample.index_A] * sample.factor_A.unsqueeze(-1).to(dy.dtype)
+                x_TK = x_TK[sample.index_A]
+            dy_NT = dy_TN.T
             for block in layer.blocks:
                 layer.sink.receive(block.name, (dy_NT @ block.take_columns(x_TK)).float())
         return dx, None, None
+
+
+def _norms(values_TF: Tensor) -> Tensor:
+    norms_T: Tensor = torch.linalg.vector_norm(values_TF, dim=-1, dtype=torch.float32)
+    return norms_T
 
 
 def _check_cover(blocks: Sequence[QuantParameter], K: int) -> None:

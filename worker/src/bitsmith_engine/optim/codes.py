@@ -100,14 +100,15 @@ class Average:
         return now.normalized_(self.momentum.read(rows).div_(correction), rows)
 
     def passes(self, u_RK: Tensor) -> Tensor:
-        return u_RK.abs() > self._gate
+        passes_RK: Tensor = u_RK.abs() > self._gate
+        return passes_RK
 
     def state(self) -> dict[str, Tensor]:
         return self.momentum.state() | {"steps": self._steps}
 
 
 class Residual:
-    is_budgeted = True
+    is_budgeted: ClassVar[bool] = True
 
     def __init__(self, accumulator: LowBitMatrix, average: Average | None) -> None:
         self._accumulator = accumulator

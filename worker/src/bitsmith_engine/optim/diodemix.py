@@ -22,6 +22,7 @@ Data parallel: each rank owns some rows of every layer, has state for those only
 Shape letters: N output features, K input features, G groups per row, R rows of this rank, P probes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,7 +48,7 @@ from bitsmith_engine.optim.lowbit import LowBitMatrix, draw_dither
 from bitsmith_engine.optim.momentum import DenseMomentum, LowRankMomentum, Momentum
 from bitsmith_engine.quant.affine import row_chunks
 from bitsmith_engine.quant.pack import pack, unpack
-from bitsmith_engine.quant.parameter import QuantParameter
+from bitsmith_engine.quant.parameter import QuantParameter, TokenSample
 from bitsmith_engine.runtime import Ranks, Single, generator
 
 MOMENT_BETA = 0.99  # of the factored second moment; runs are short, so 0.999 would hardly leave the first batches
@@ -95,8 +96,8 @@ class _State:
     first_RG: Tensor
     second_RG: Tensor
     gradient_RG: Tensor  # of log_scale, so far in this step
-    row_sketch_RP: Tensor
-    column_sketch_KP: Tensor
+    row_sketch_PR: Tensor
+    column_sketch_PK: Tensor
     moment: rules.Moment
     rule: CodeRule | None  # None if codes stay
     roots: rules.Moment | None = None  # 1 / sqrt(second moment) in factors, until the moment changes
@@ -142,8 +143,16 @@ class DiodeMix:
         self._draw_signs()
         for state in self._states.values():
             state.received = 0
-            for total in (state.gradient_RG, state.row_sketch_RP, state.column_sketch_KP):
+            for total in (state.gradient_RG, state.row_sketch_PR, state.column_sketch_PK):
                 total.zero_()
+
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> TokenSample | None:
+        share = self._settings.gradient_tokens
+        if share >= 1:
+            return None
+        importance_T = importance()
+        offset = float(torch.rand((), generator=self._random))
+        return rules.sample_tokens(importance_T, count=math.ceil(share * len(importance_T)), offset=offset)
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         state = self._states[name]
@@ -250,8 +259,8 @@ class DiodeMix:
             first_RG=torch.zeros_like(log_scale_RG),
             second_RG=torch.zeros_like(log_scale_RG),
             gradient_RG=torch.zeros_like(log_scale_RG),
-            row_sketch_RP=torch.zeros(R, PROBES, device=device),
-            column_sketch_KP=torch.zeros(K, PROBES, device=device),
+            row_sketch_PR=torch.zeros(PROBES, R, device=device),
+            column_sketch_PK=torch.zeros(PROBES, K, device=device),
             moment=rules.Moment(torch.zeros(R, device=device), torch.zeros(K, device=device)),
             rule=self._new_rule(parameter, own, float_weight),
         )
@@ -289,7 +298,7 @@ class DiodeMix:
                 return AdamRoundToNearest(average)
 
     def _draw_signs(self) -> None:
-        """New probes each step: (N or K, P) of +1 and -1, shared by all layers of a size.
+        """New probes each step: (P, N or K) of +1 and -1, shared by all layers of a size.
 
         From the step's number, not from the run's generator, which draws as often as there are micro-batches.
         """
@@ -298,25 +307,25 @@ class DiodeMix:
         for state in self._states.values():
             for size in state.parameter.shape:
                 if size not in self._signs:
-                    bits = torch.randint(0, 2, (size, PROBES), generator=random, dtype=torch.int8)
+                    bits = torch.randint(0, 2, (PROBES, size), generator=random, dtype=torch.int8)
                     self._signs[size] = (2.0 * bits - 1.0).to(state.parameter.device)
 
     def _add_linear_parts(self, state: _State, grad_RK: Tensor) -> None:
         parameter = state.parameter
         N, K = parameter.shape
-        row_signs_RP, column_signs_KP = self._signs[N][state.own], self._signs[K]
+        row_signs_PR, column_signs_PK = self._signs[N][:, state.own], self._signs[K]
         for rows in row_chunks(grad_RK):
             part_RK = grad_RK[rows]
             whole = slice(state.own.start + rows.start, state.own.start + rows.stop)
-            state.row_sketch_RP[rows] += part_RK @ column_signs_KP
-            state.column_sketch_KP.addmm_(part_RK.T, row_signs_RP[rows])
-            state.gradient_RG[rows] += parameter.grouped(parameter.dequantize_rows(whole).mul_(part_RK)).sum(-1)
+            state.row_sketch_PR[:, rows] += column_signs_PK @ part_RK.T
+            state.column_sketch_PK.addmm_(row_signs_PR[:, rows], part_RK)
+            state.gradient_RG[rows] += parameter.log_scale_gradient_rows(part_RK, whole)
 
     def _observe(self, state: _State) -> None:
         N, K = state.parameter.shape
-        self._ranks.sum_(state.column_sketch_KP)
-        row_mean_R = rules.mean_squares(state.row_sketch_RP, over=K)
-        column_mean_K = rules.mean_squares(state.column_sketch_KP, over=N)
+        self._ranks.sum_(state.column_sketch_PK)
+        row_mean_R = rules.mean_squares(state.row_sketch_PR, over=K)
+        column_mean_K = rules.mean_squares(state.column_sketch_PK, over=N)
         rules.observe_(state.moment, row_mean_R, column_mean_K, beta=MOMENT_BETA)
         state.roots = None
 
@@ -357,7 +366,7 @@ class DiodeMix:
         scores = torch.cat([_with_ties_broken(*pair) for pair in zip(self._states.values(), wishes, strict=True)])
         everyone = self._ranks.gather_ragged(scores)
         all_scores = torch.cat(everyone)
-        is_budgeted = self._settings.mode in ("residual", "rank")
+        is_budgeted = all(state.rule is None or state.rule.is_budgeted for state in self._states.values())
         chosen = rules.best_first(all_scores, self._allowed_flips() if is_budgeted else len(all_scores))
 
         start = sum(len(theirs) for theirs in everyone[: self._ranks.rank])
@@ -427,4 +436,5 @@ def _with_ties_broken(state: _State, wish: Wishes) -> Tensor:
     A number that looks random but depends on the place in the layer alone, so that all ranks and runs decide alike.
     """
     place_C = wish.index_C + state.own.start * state.parameter.shape[1]
-    return wish.score_C + (place_C * _SCATTER & 0xFFFF).float() / (0xFFFF * 256)
+    scattered_C: Tensor = (place_C * _SCATTER & 0xFFFF).float() / (0xFFFF * 256)
+    return wish.score_C + scattered_C

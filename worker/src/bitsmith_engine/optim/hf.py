@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 
 from bitsmith_engine.errors import BadModel
 from bitsmith_engine.optim.diodemix import DiodeMix, Plan, ReadWeight, StepReport
+from bitsmith_engine.quant.parameter import TokenSample
 from bitsmith_engine.quant.storage import Parameters, save_parameters
 
 _STATE = "diodemix"
@@ -68,6 +69,9 @@ class HFDiodeMix(torch.optim.Optimizer):
         """What the learning-rate scheduler makes of the peak rates now."""
         factor: float = self.param_groups[0]["lr"] / self._scale_learning_rate
         return factor
+
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> TokenSample | None:
+        return self._diodemix.choose_tokens(importance)
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         # Not in __init__ or step: the scheduler sets this step's rate after the step before.

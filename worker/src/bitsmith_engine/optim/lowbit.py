@@ -135,7 +135,7 @@ class LowBitMatrix:
         assert within is not None, "only a matrix with one scale has values by position"
         moved = (self.read_at(index) + change).clamp_(-within, within)
         if self.kind == "int4":
-            row, where = (index // self.shape[1]).unique(return_inverse=True)
+            row, where = torch.unique(index // self.shape[1], return_inverse=True)
             values_RK = unpack(self._values[row], 4, self.shape[1])
             values_RK[where, index % self.shape[1]] = (moved / self.step).round_().add_(_TOP["int4"]).to(torch.uint8)
             self._values[row] = pack(values_RK, 4)
@@ -147,7 +147,7 @@ class LowBitMatrix:
     def zero_at_(self, index: Tensor) -> None:
         """Forget the values at distinct flat positions."""
         if self.kind == "int4":
-            row, where = (index // self.shape[1]).unique(return_inverse=True)
+            row, where = torch.unique(index // self.shape[1], return_inverse=True)
             values_RK = unpack(self._values[row], 4, self.shape[1])
             values_RK[where, index % self.shape[1]] = _TOP["int4"]
             self._values[row] = pack(values_RK, 4)

@@ -3,10 +3,13 @@
 Shape letters: N output features, K input features, P probes.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from bitsmith_engine.quant.parameter import TokenSample
 
 _TINY = 1e-38  # below every squared gradient that matters, and still a normal float32
 
@@ -62,11 +65,32 @@ def mean_squares(sketch: Tensor, *, over: int) -> Tensor:
     squares themselves do not.
 
     Args:
-        sketch: (..., P).
+        sketch: (P, ...).
 
     Source: Alon, Matias, Szegedy 1996, https://doi.org/10.1145/237814.237823.
     """
-    return sketch.square().mean(-1) / over
+    return sketch.square().mean(0) / over
+
+
+def sample_tokens(importance_T: Tensor, *, count: int, offset: float) -> TokenSample:
+    """About `count` tokens, each with a probability proportional to its importance (at most 1), weighed by its inverse.
+
+    Systematic sampling: one random offset in 0 .. 1 decides about all. A sum over the sample has the sum over all
+    tokens for its mean, and the least variance for a given count. Source: Adelman et al. 2021,
+    https://arxiv.org/abs/1805.08079; the certain part as in Liu et al. 2023, https://arxiv.org/abs/2305.15265.
+    """
+    chance_T = importance_T.double()
+    chance_T = chance_T * (count / chance_T.sum().clamp(min=_TINY))
+    for _ in range(4):  # what is cut off at 1 goes to the others
+        is_certain_T = chance_T >= 1
+        left = max(0, count - int(is_certain_T.sum()))
+        rest = torch.where(is_certain_T, 0.0, chance_T)
+        chance_T = torch.where(is_certain_T, 1.0, rest * (left / rest.sum().clamp(min=_TINY)))
+    chance_T.clamp_(max=1.0)
+    passed_T = (chance_T.cumsum(0) + offset).floor()
+    before_T = torch.cat([passed_T.new_tensor([math.floor(offset)]), passed_T[:-1]])
+    index_A = (passed_T > before_T).nonzero().squeeze(-1)
+    return TokenSample(index_A, (1 / chance_T[index_A]).float())
 
 
 def best_first(score: Tensor, allowed: int) -> Tensor:

@@ -24,11 +24,10 @@ from bitsmith_core.wire import Stage
 from torch import Tensor
 
 from bitsmith_engine.calibrate.distil import distil, latent_reader, take_latents
-from bitsmith_engine.calibrate.start import start_codes
+from bitsmith_engine.calibrate.start import start_codes, start_weights, uniform_plans
 from bitsmith_engine.calibrate.windows import calibration_windows
 from bitsmith_engine.export.bundle import quantization_facts, write_bf16, write_native
-from bitsmith_engine.models.architecture import units
-from bitsmith_engine.models.opening import CausalLM, build_empty, load_float
+from bitsmith_engine.models.opening import CausalLM, load_float
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.optim.diodemix import DiodeMix
 from bitsmith_engine.optim.schedule import Schedule
@@ -43,7 +42,7 @@ from bitsmith_engine.pipeline.job import (
     read_training_facts,
 )
 from bitsmith_engine.ports import Observer
-from bitsmith_engine.quant.plan import PLANS, Plans, fallback_notes, plan_layer
+from bitsmith_engine.quant.plan import PLANS, Plans, fallback_notes
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
 from bitsmith_engine.search.allocate import allocate, plans_of_bits
 from bitsmith_engine.search.bitmap import bit_map
@@ -232,17 +231,7 @@ def _plans(job: Job) -> Plans:
     settings = _quantization(job.spec)
     if not isinstance(settings, UniformQuantization):
         return PLANS.validate_json((job.store.folder(Stage.SEARCHING) / _PLANS_FILE).read_bytes())
-    shapes = build_empty(job.base.config)
-    return {
-        name: plan_layer(
-            settings.bits,
-            shapes.get_submodule(name).in_features,
-            group_size=settings.group_size,
-            symmetric=settings.symmetric,
-        )
-        for unit in units(job.base.config)
-        for name in unit.layers
-    }
+    return uniform_plans(job.base, settings.bits, group_size=settings.group_size, symmetric=settings.symmetric)
 
 
 def _windows(job: Job) -> Tensor:
@@ -251,12 +240,9 @@ def _windows(job: Job) -> Tensor:
 
 
 def _float_weights(job: Job, parameters: Parameters) -> Callable[[str], Tensor]:
-    """What the codes stand for: the weights that calibration rounded, or else the base's."""
-    if _start(job.spec) == Stage.CALIBRATING:
-        latent = latent_reader(job.store.folder(Stage.CALIBRATING))
-        if latent is not None:
-            return latent
-    return lambda name: parameters[name].take_columns(job.base.weights.get(f"{parameters[name].layer_name}.weight"))
+    """What the codes stand for: the latent weights of calibration, or what the first codes were rounded from."""
+    latent = latent_reader(job.store.folder(_start(job.spec)))
+    return latent or start_weights(job.base, parameters, _quantization(job.spec).initial)
 
 
 def _trainable_floats(model: CausalLM) -> dict[str, torch.nn.Parameter]:

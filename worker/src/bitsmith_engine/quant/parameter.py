@@ -10,8 +10,8 @@ a layer together cover each channel once. Within a parameter, K counts its own c
 Shape letters: N output features, K input features, G groups per row, R rows at a time.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,21 @@ from bitsmith_engine.quant.scheme import Scheme
 COLUMN_BITS = 32  # of a stored column index
 
 
+class TokenSample(NamedTuple):
+    """Tokens that stand for all: the sum over them, each times its factor, has the sum over all for its mean."""
+
+    index_A: Tensor
+    factor_A: Tensor
+
+
 class GradientSink(Protocol):
+    def choose_tokens(self, importance: Callable[[], Tensor]) -> TokenSample | None:
+        """Which tokens to form a weight gradient from; None: from all.
+
+        Args:
+            importance: gives the norm of each token's contribution (T,).
+        """
+
     def receive(self, name: str, grad_NK: Tensor) -> None:
         """Take the gradient of the loss with respect to the dequantized weight `name`, once per backward pass.
 
@@ -87,6 +101,10 @@ class QuantParameter:
     def dequantize_rows(self, rows: slice) -> Tensor:
         """Some rows in float32."""
         return kernels.dequantize(self.codes_NK[rows], self.scale_NG[rows], self.zero_NG[rows], torch.float32)
+
+    def log_scale_gradient_rows(self, grad_RK: Tensor, rows: slice) -> Tensor:
+        """The gradient by the logarithms of some rows' scales (R, G), from that by their weights."""
+        return kernels.log_scale_gradient(self.codes_NK[rows], self.scale_NG[rows], self.zero_NG[rows], grad_RK)
 
     def residual_rows(self, w_RK: Tensor, rows: slice) -> Tensor:
         """How far the float weights lie above their codes, in levels: w / scale + zero - code."""
