@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bitsmith_core.spec import Distillation, InitialCodes, Training
+from bitsmith_engine.calibrate.windows import calibration_windows
 from bitsmith_engine.data.batching import epoch_order
 from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
 from bitsmith_engine.evaluate.text import read_tokens, split_windows, window_losses
@@ -129,15 +130,20 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
         held_out=settings.held_out,
         max_length=settings.max_length,
     )
-    from bitsmith_engine.calibrate.windows import calibration_windows
-
-    windows_BT = calibration_windows(examples, samples=settings.windows, length=settings.length, seed=0)
+    if settings.calibration is None:
+        windows_BT = calibration_windows(examples, samples=settings.windows, length=settings.length, seed=0)
+        measured = examples
+    else:
+        windows_BT = text_windows(
+            settings.calibration, base.tokenizer, windows=settings.windows, length=settings.length, seed=0
+        )
+        measured = as_examples(windows_BT)
     if settings.start.upper().startswith("INT"):
         bits = int(settings.start[3:])
         plans = {name: plan_layer(bits, base.weights.get(f"{name}.weight").shape[1]) for name in linear_names(base)}
     else:
         plans = ours.bit_map(
-            base, examples, runtime, bpw=float(settings.start), widths=settings.widths,
+            base, measured, runtime, bpw=float(settings.start), widths=settings.widths,
             samples=settings.sensitivity_samples, seed=0, folder=settings.cache,
         )  # fmt: skip
 
@@ -278,6 +284,7 @@ def _arguments() -> argparse.Namespace:
 
     tune = commands.add_parser("sft", parents=[common])
     tune.add_argument("--alpaca", type=Path, required=True, help="a JSON list or JSONL of instructions")
+    tune.add_argument("--calibration", type=Path, help="a text file; the training examples if unset")
     tune.add_argument("--start", default="INT4", help="INT2 to INT8, or bits per weight of a layer-mix")
     tune.add_argument("--no-distillation", action="store_true", help="start from the first codes")
     tune.add_argument(
