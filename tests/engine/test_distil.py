@@ -8,11 +8,13 @@ from typing import Literal
 import pytest
 import torch
 from bitsmith_core.spec import Distillation
+from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer
 from bitsmith_engine.calibrate.distil import distil
 from bitsmith_engine.errors import Stopped
+from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.nn.assembly import load_quantized
-from bitsmith_engine.quant.storage import Parameters, Rest
+from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters
 from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor
 from toy_calibration import rounded, toy_windows
@@ -150,3 +152,53 @@ def test_floats_that_the_start_changed_are_kept_and_those_trained_are_16_bit(toy
     _, trained = run(base, tmp_path / "other")
     assert {name.rsplit(".", 2)[-2] for name in trained} == {"input_layernorm", "post_attention_layernorm", "norm"}
     assert all(tensor.dtype == torch.bfloat16 for tensor in trained.values())
+
+
+class Listener(Watcher):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[str, str]] = []
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        self.messages.append((level, message))
+
+
+def judged(base: Base, folder: Path, listener: Listener) -> tuple[Parameters, Rest]:
+    return distil(base, rounded(base), {}, toy_windows(40), SETTINGS, RUNTIME, listener, seed=0, folder=folder)
+
+
+def test_what_is_kept_is_the_nearest_on_windows_that_were_not_fitted(
+    toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, whole = open_base(toy_model), Listener()
+    judged(base, tmp_path / "whole", whole)
+    assert [level for level, _ in whole.messages] == ["info"]
+    assert "on 2 windows not fitted: start" in whole.messages[0][1]
+
+    monkeypatch.setattr("bitsmith_engine.calibrate.end_to_end.FLOAT_RATE", 10.0)  # destroys the norms
+    parameters, _ = judged(base, tmp_path / "spoilt", Listener())
+    blocks: Parameters = {}
+    for block in sorted((tmp_path / "spoilt" / "blocks").iterdir()):
+        blocks |= load_parameters(block, RUNTIME.device)
+    assert all(torch.equal(parameters[name].codes_NK, blocks[name].codes_NK) for name in blocks)
+    assert not all(torch.equal(parameters[name].codes_NK, first.codes_NK) for name, first in rounded(base).items())
+
+
+def test_a_calibration_that_only_hurts_leaves_the_first_codes(
+    toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = open_base(toy_model)
+    monkeypatch.setattr("bitsmith_engine.calibrate.distil.fit_block", spoil)
+    monkeypatch.setattr("bitsmith_engine.calibrate.end_to_end.FLOAT_RATE", 10.0)
+    listener = Listener()
+    parameters, rest = judged(base, tmp_path, listener)
+    assert all(torch.equal(parameters[name].codes_NK, first.codes_NK) for name, first in rounded(base).items())
+    assert rest == {}
+    assert [level for level, _ in listener.messages] == ["info", "warn"]
+
+
+def spoil(blocks: Blocks, student: StudentLayer, *streams: object, **settings: object) -> BlockReport:
+    for weight in student.weights:
+        top_code = weight.parameter.scheme.top_code
+        torch.nn.init.uniform_(weight.level_NK, 0, top_code, generator=torch.Generator().manual_seed(0))
+    return BlockReport(0.0, 0.0, 0.0)

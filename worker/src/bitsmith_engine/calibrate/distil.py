@@ -5,10 +5,14 @@ The float model runs once, layer by layer, beside the student: what is held of b
     teacher   h_0 -> layer 0 -> h_1 -> layer 1 -> .. -> h_L -> distributions
     student   h_0 -> fit 0   -> g_1 -> fit 1   -> .. -> g_L        then end to end on the distributions
 
+Of 32 windows or more, one in 16 is not fitted but looked at: what is nearest to the float model on those is kept, the
+start included (calibrate.judge).
+
 Files in the run's folder (B windows of T tokens, H hidden features, k kept tokens; 2 or 4 bytes a hidden feature):
 
     start.json             what the run started from; anything else in the folder is dropped when it differs
     teacher-D, student-D   hidden states before layer D; B * T * H numbers each, of at most two depths at a time
+    start/                 the codes it started from
     blocks/D               layer D when fitted: codes and scales, floats, and the latent weights in float16
     top-*, rest-log-p      the distributions; (8 k + 4) bytes a token
     end-to-end/S           parameters and optimizer after step S
@@ -33,16 +37,18 @@ from torch import Tensor
 
 from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block
 from bitsmith_engine.calibrate.end_to_end import STEP_TOKENS, EndToEnd
+from bitsmith_engine.calibrate.judge import Judge, split_windows
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution, store_distribution
 from bitsmith_engine.models.blocks import Blocks
-from bitsmith_engine.models.opening import Base
+from bitsmith_engine.models.opening import Base, CausalLM
 from bitsmith_engine.nn.assembly import REST_DTYPE, load_quantized
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
 from bitsmith_engine.runtime import Runtime
 
 _START_FILE = "start.json"
+_START_FOLDER = "start"
 _LATENT_FILE = "latent.safetensors"
 
 
@@ -73,10 +79,26 @@ def distil(
         Diverged: an error became NaN or infinite.
         Stopped: by the observer, after a block or a step; nothing that was finished is lost.
     """
-    run = _Run(base, parameters, rest, tokens_BT, settings, runtime, observer, seed=seed, folder=folder)
+    fitted_BT, judged_BT = split_windows(tokens_BT)
+    run = _Run(base, parameters, rest, fitted_BT, settings, runtime, observer, seed=seed, folder=folder)
     run.forget_other_runs()
-    run.fit_blocks()
-    return run.fit_end_to_end()
+    if len(judged_BT) == 0:
+        run.fit_blocks()
+        return run.fit_end_to_end()
+
+    judge = Judge(Blocks(base, runtime), judged_BT, settings.teacher_top_k, runtime)
+    stages = {}
+    for name, work in {"start": run.keep_start, "blocks": run.fit_blocks, "end to end": run.fit_end_to_end}.items():
+        work()
+        stages[name] = judge.divergence(run.model())
+    best = min(stages, key=stages.__getitem__)
+    found = ", ".join(f"{name} {value:.3f}" for name, value in stages.items())
+    observer.note(
+        "info", f"divergence from the float model on {len(judged_BT)} windows not fitted: {found} nats a token"
+    )
+    if best == "start":
+        observer.note("warn", "calibration did not help; the first codes are kept. Raise distillation.samples")
+    return run.result(best)
 
 
 class _Run:
@@ -119,6 +141,29 @@ class _Run:
         self._folder.mkdir(parents=True)
         file.write_text(json.dumps(start))
 
+    def keep_start(self) -> None:
+        """For result("start"): the fit changes the parameters in place."""
+        folder = self._folder / _START_FOLDER
+        if not folder.is_dir():
+            draft = folder.with_suffix(".draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            save_parameters(self._parameters, draft)
+            draft.rename(folder)
+
+    def model(self) -> CausalLM:
+        """The student as it stands."""
+        return load_quantized(self._base, self._parameters, self._runtime, self._rest)
+
+    def result(self, stage: str) -> tuple[Parameters, Rest]:
+        """The student as it was after this stage; fit_end_to_end is the last."""
+        if stage == "start":
+            return load_parameters(self._folder / _START_FOLDER, self._runtime.device), self._start_rest
+        if stage == "blocks":
+            self._rest = dict(self._start_rest)
+            self._take_finished_blocks()
+        return self._parameters, self._rest
+
     def fit_blocks(self) -> None:
         done = self._take_finished_blocks()
         if done == self._num_layers:
@@ -140,7 +185,7 @@ class _Run:
         B, T = self._tokens_BT.shape
         teacher = open_distribution(self._folder, (B, T), self._settings.teacher_top_k, self._base.config.vocab_size)
         training = EndToEnd(
-            load_quantized(self._base, self._parameters, self._runtime, self._rest),
+            self.model(),
             self._parameters,
             plan=self._plan,
             latent=self._latent,
