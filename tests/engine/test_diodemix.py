@@ -179,6 +179,23 @@ def test_a_code_at_the_end_of_its_range_stays() -> None:
     assert (parameters["a"].codes_NK == scheme.top_code).all()
 
 
+def test_codes_that_were_moved_on_purpose_are_not_sent_back() -> None:
+    parameters = quantized()
+    moved = {}
+    for name, p in parameters.items():
+        inner = ((p.codes_NK > 0) & (p.codes_NK < p.scheme.top_code)).view(-1).nonzero().squeeze(-1)[::5]
+        p.step_codes_(inner, torch.ones(len(inner), dtype=torch.bool))
+        moved[name] = p.codes_NK.clone()
+    optimizer = optimizer_of(parameters, code_learning_rate=1e-5)
+    for step in range(STEPS):
+        optimizer.start(step)
+        for name, grad_NK in gradients(step).items():
+            optimizer.receive(name, grad_NK)
+        optimizer.finish()
+    for name, p in parameters.items():
+        assert (p.codes_NK != moved[name]).float().mean() < 0.02  # of the 20 % that were moved
+
+
 def test_the_best_candidates_flip_first() -> None:
     scheme = Scheme(bits=4, group_size=64)
     w_NK = torch.zeros(1, 64)

@@ -29,6 +29,7 @@ from bitsmith_engine.optim.lowbit import Dither, LowBitMatrix
 from bitsmith_engine.optim.momentum import Momentum
 from bitsmith_engine.quant.affine import row_chunks
 
+_ROUNDED = 0.02  # of a level: scales and kept weights are float16
 _INSIDE = 0.49  # of a level: where a move that was taken back starts again
 
 
@@ -228,13 +229,18 @@ class ErrorIntoMomentum(_FromMomentum):
 
 
 def start_at(residual_RK: Tensor, codes_RK: Tensor, top_code: int, accumulator: LowBitMatrix, rows: slice) -> None:
-    """Put the rounding residuals into some rows of an accumulator, inside their cells.
+    """Put the rounding residuals into some rows of an accumulator, inside their cells. Overwrites residual_RK.
 
-    Rounding must not push a residual over its boundary before any gradient came; beyond the ends of the grid there is
-    no boundary, and the accumulator's own limit of one level holds.
+    A weight outside of its code's cell was not rounded to it: the code was moved there on purpose (to make good for the
+    errors of others, or by an earlier training), and starting at the boundary would send it back. It starts in the
+    middle. Beyond the ends of the grid there is no boundary, and the accumulator's own limit of one level holds.
     """
     step = accumulator.step
     half = int(0.5 / step + 1e-6) * step if step else 0.5
+    beyond_RK = residual_RK.abs() > 0.5 + _ROUNDED
+    is_end_RK = torch.where(residual_RK > 0, codes_RK == top_code, codes_RK == 0)
+    residual_RK.masked_fill_(beyond_RK & ~is_end_RK, 0.0)
+    # Rounding must not push a residual over its boundary before any gradient came.
     highest_RK = torch.where(codes_RK == top_code, 1.0, half)
     lowest_RK = torch.where(codes_RK == 0, -1.0, -half)
     accumulator.write_(rows, residual_RK.clamp_(lowest_RK, highest_RK), None)
