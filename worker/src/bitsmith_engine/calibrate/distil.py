@@ -14,6 +14,7 @@ Files in the run's folder (B windows of T tokens, H hidden features, k kept toke
     teacher-D, student-D   hidden states before layer D; B * T * H numbers each, of at most two depths at a time
     start/                 the codes it started from
     blocks/D               layer D when fitted: codes and scales, floats, and the latent weights in float16
+    latents/               what the codes of the result stand for, in float16; nothing if the start was kept
     top-*, rest-log-p      the distributions; (8 k + 4) bytes a token
     end-to-end/S           parameters and optimizer after step S
 
@@ -43,12 +44,14 @@ from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, CausalLM
 from bitsmith_engine.nn.assembly import REST_DTYPE, load_quantized
+from bitsmith_engine.optim.diodemix import ReadWeight
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
 from bitsmith_engine.runtime import Runtime
 
 _START_FILE = "start.json"
 _START_FOLDER = "start"
+_LATENTS = "latents"
 _LATENT_FILE = "latent.safetensors"
 
 
@@ -84,7 +87,8 @@ def distil(
     run.forget_other_runs()
     if len(judged_BT) == 0:
         run.fit_blocks()
-        return run.fit_end_to_end()
+        run.fit_end_to_end()
+        return run.result("end to end")
 
     judge = Judge(Blocks(base, runtime), judged_BT, settings.teacher_top_k, runtime)
     stages = {}
@@ -126,6 +130,7 @@ class _Run:
         self._seed = seed
         self._folder = folder
         self._num_layers: int = base.config.num_hidden_layers
+        self._trained: EndToEnd | None = None
         self._plan = step_windows(
             *tokens_BT.shape, step_tokens=STEP_TOKENS, epochs=settings.end_to_end_epochs, seed=seed
         )
@@ -162,7 +167,15 @@ class _Run:
         if stage == "blocks":
             self._rest = dict(self._start_rest)
             self._take_finished_blocks()
+        self._keep_latents(self._trained.latent if stage == "end to end" and self._trained else self._latent)
         return self._parameters, self._rest
+
+    def _keep_latents(self, latent: ReadWeight) -> None:
+        (self._folder / _LATENTS).mkdir(exist_ok=True)
+        for depth in range(self._num_layers):
+            names = [name for name in self._parameters if name.startswith(f"model.layers.{depth}.")]
+            tensors = {name: latent(name).half().cpu().contiguous() for name in names}
+            save_file(tensors, self._folder / _LATENTS / f"latents-{depth}.safetensors")
 
     def fit_blocks(self) -> None:
         done = self._take_finished_blocks()
@@ -179,9 +192,9 @@ class _Run:
                 {"block_error_before": report.before, "block_error": report.after, "codes_moved": report.moved},
             )
 
-    def fit_end_to_end(self) -> tuple[Parameters, Rest]:
+    def fit_end_to_end(self) -> None:
         if not self._plan:
-            return self._parameters, self._rest
+            return
         B, T = self._tokens_BT.shape
         teacher = open_distribution(self._folder, (B, T), self._settings.teacher_top_k, self._base.config.vocab_size)
         training = EndToEnd(
@@ -195,7 +208,7 @@ class _Run:
         self._rest |= training.run(
             teacher, self._tokens_BT, self._runtime, self._observer, done=self._num_layers, total=self._total
         )
-        return self._parameters, self._rest
+        self._trained = training
 
     def _fit_block(self, blocks: Blocks, depth: int) -> BlockReport:
         prefix = f"model.layers.{depth}."
@@ -279,16 +292,15 @@ class _Run:
 
 
 def take_latents(folder: Path, target: Path) -> None:
-    """Move the fitted layers' latent weights out of a finished run's folder; latent_reader reads them there."""
-    for block in sorted((folder / "blocks").iterdir()):
-        if block.is_dir() and (block / _LATENT_FILE).is_file():
-            (block / _LATENT_FILE).rename(target / f"latent-{block.name}.safetensors")
+    """Move what the codes of a finished run stand for out of its folder; latent_reader reads it there."""
+    for path in (folder / _LATENTS).glob("*"):
+        path.rename(target / path.name)
 
 
 def latent_reader(folder: Path) -> Callable[[str], Tensor] | None:
     """What the codes of a parameter were rounded from, by its name; None if the folder holds no latents."""
     file_of: dict[str, Path] = {}
-    for path in folder.glob("latent-*.safetensors"):
+    for path in folder.glob("latents-*.safetensors"):
         with safe_open(path, framework="pt") as file:
             file_of |= dict.fromkeys(file.keys(), path)
 

@@ -119,6 +119,10 @@ class EndToEnd:
         attach_sink(self._model, None)
         return self._floats.changed()
 
+    def latent(self, name: str) -> Tensor:
+        """The float weight that a parameter's code stands for after training."""
+        return self._optimizer.latent(name)
+
     def _keep_checkpoint(self, step: int) -> None:
         draft = self._folder / "draft"
         shutil.rmtree(draft, ignore_errors=True)
