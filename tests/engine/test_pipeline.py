@@ -168,9 +168,12 @@ def test_adapters_are_trained_scored_and_merged(
 
 
 def test_two_ranks_train_together(toy_inputs: Path, tmp_path: Path) -> None:
+    # All tokens: what a sample of them is depends on how a batch is split.
+    optimizer = {"code_learning_rate": 2e-3, "flip_budget": 0.05, "gradient_tokens": 1.0}
+    job = toy_spec(exports=[], training={"batch_size": 8, "max_length": 64, "optimizer": optimizer})
     spec = tmp_path / "spec.json"
-    spec.write_text(toy_spec(exports=[]).model_dump_json())
-    alone, _ = run(toy_spec(exports=[]), toy_inputs, tmp_path / "alone")
+    spec.write_text(job.model_dump_json())
+    alone, _ = run(job, toy_inputs, tmp_path / "alone")
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
         sys.executable, "-m", "bitsmith_engine", str(spec), str(toy_inputs), str(tmp_path / "out"),
