@@ -35,18 +35,18 @@ def sft_table(rows: Sequence[Row]) -> str:
     for method, found in by_method.items():
         losses = [row["loss"] for row in found]
         spread = f" (sd {statistics.stdev(losses):.3f}, {len(losses)} seeds)" if len(losses) > 1 else ""
-        mine = by_method.get("ours")
+        mine = by_method.get("scales_only")
         lines.append(
             [
                 method,
                 f"{statistics.mean(losses):.4f}{spread}",
-                "-" if mine is None or method == "ours" else _difference(found, mine),
+                "-" if mine is None or method == "scales_only" else _difference(found, mine),
                 f"{found[0]['bytes'] / 1e6:.1f}" if "bytes" in found[0] else "-",
                 f"{100 * found[0]['flip_rate']:.2f} %" if "flip_rate" in found[0] else "-",
                 f"{statistics.mean(row['core_s'] for row in found):.0f}",
             ]
         )
-    return table(lines, ["method", "held-out loss", "above ours, paired", "MB", "flips", "core-s"])
+    return table(lines, ["method", "held-out loss", "above scales_only, paired", "MB", "flips", "core-s"])
 
 
 def _difference(theirs: Sequence[Row], mine: Sequence[Row]) -> str:

@@ -36,7 +36,7 @@ def main(model_folder: Path, training_file: Path, out: Path) -> None:
     steps = EPOCHS * -(-len(examples) // (BATCH * ACCUMULATION))
     optimizer = HFDiodeMix(
         parameters,
-        Settings(),
+        Settings(mode="residual"),
         Schedule(steps=steps, warmup_fraction=0.1),
         anchors=[layer.anchor for layer in quant_linears(model)],
         seed=0,

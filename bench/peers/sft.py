@@ -8,7 +8,7 @@
     scales_only    DiodeMix without codes
     adam_rtn       the published tools' rule: AdamW on the dequantized weight, rounded to the nearest code every step
     adam_rtn+      the same with our training of scales and norms beside it
-    ours           DiodeMix as it comes
+    residual       DiodeMix with codes, by its rule residual
 
 Bytes are those of the result as it would be stored: quantized layers packed, everything else in 16 bit.
 """
@@ -157,7 +157,7 @@ METHODS: dict[str, Callable[[Task], Result]] = {
     # A rate of zero is no rate to the spec; this one moves no scale by a bit of its float16.
     "adam_rtn": _diodemix(mode="adam_rtn", momentum="float32", scale_learning_rate=1e-12, float_learning_rate=0.0),
     "adam_rtn+": _diodemix(mode="adam_rtn", momentum="float32"),
-    "ours": _diodemix(),
+    "residual": _diodemix(mode="residual"),
 }
 
 

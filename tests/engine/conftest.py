@@ -42,7 +42,7 @@ def toy_spec(method: str = "qsft", **settings: Any) -> JobSpec:
         defaults["training"] = {
             "batch_size": 8,
             "max_length": 64,
-            "optimizer": {"code_learning_rate": 2e-3, "flip_budget": 0.05},
+            "optimizer": {"mode": "residual", "code_learning_rate": 2e-3, "flip_budget": 0.05},
         }
     return JobSpec.model_validate(
         {

@@ -35,7 +35,7 @@ def quantized() -> dict[str, QuantParameter]:
 
 def optimizer_of(parameters: dict[str, QuantParameter], **settings: object) -> DiodeMix:
     schedule = Schedule(steps=STEPS, warmup_fraction=0.25)
-    chosen = Settings.model_validate({"code_learning_rate": 5e-3, "flip_budget": 1.0} | settings)
+    chosen = Settings.model_validate({"mode": "residual", "code_learning_rate": 5e-3, "flip_budget": 1.0} | settings)
     return DiodeMix(parameters, chosen, schedule, seed=0, float_weight=weights().__getitem__)
 
 
@@ -206,7 +206,7 @@ def test_a_run_that_starts_from_anothers_latents_starts_from_its_accumulators() 
         optimizer.finish()
     again = DiodeMix(
         parameters,
-        Settings(accumulator="float32"),
+        Settings(mode="residual", accumulator="float32"),
         Schedule(steps=STEPS, warmup_fraction=0.25),
         seed=0,
         float_weight=optimizer.latent,
@@ -228,7 +228,7 @@ def test_the_best_candidates_flip_first() -> None:
     latent_NK = parameters["a"].dequantize(torch.float32) + step * torch.linspace(0.1, 0.45, 64)
     optimizer = DiodeMix(
         parameters,
-        Settings(code_learning_rate=0.3 * step, flip_budget=4 / 64, accumulator="float32"),
+        Settings(mode="residual", code_learning_rate=0.3 * step, flip_budget=4 / 64, accumulator="float32"),
         Schedule(steps=2, warmup_fraction=0.0),
         seed=0,
         float_weight=lambda name: latent_NK,
@@ -290,7 +290,7 @@ def test_every_rule_lowers_a_quadratic_loss(settings: dict[str, object]) -> None
     steps = 60
     optimizer = DiodeMix(
         parameters,
-        Settings.model_validate({"code_learning_rate": 5e-3, "flip_budget": 0.5} | settings),
+        Settings.model_validate({"mode": "residual", "code_learning_rate": 5e-3, "flip_budget": 0.5} | settings),
         Schedule(steps=steps, warmup_fraction=0.1),
         seed=0,
         float_weight=weights().__getitem__,

@@ -92,7 +92,7 @@ def test_training_brings_the_model_nearer_on_windows_it_never_saw(toy_model: Pat
         latent=lambda name: base.weights.get(f"{name}.weight"),
         seed=0,
         folder=tmp_path,
-        settings=CodeSettings(scale_learning_rate=1e-2, code_learning_rate=2e-3, flip_budget=0.05),
+        settings=CodeSettings(mode="residual", scale_learning_rate=1e-2, code_learning_rate=2e-3, flip_budget=0.05),
     )
     rest = training.run(teacher_of(base, tokens_BT), tokens_BT, RUNTIME, Silent(), done=0, total=16)
     assert full_divergence(base, parameters, rest, unseen_BT) < 0.9 * before

@@ -57,7 +57,12 @@ def reader(base: Base) -> Any:
 
 def settings() -> Settings:
     return Settings(
-        scale_learning_rate=RATE, code_learning_rate=2e-3, flip_budget=0.05, accumulator="float32", gradient_tokens=1.0
+        mode="residual",
+        scale_learning_rate=RATE,
+        code_learning_rate=2e-3,
+        flip_budget=0.05,
+        accumulator="float32",
+        gradient_tokens=1.0,
     )
 
 

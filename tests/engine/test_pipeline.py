@@ -169,7 +169,7 @@ def test_adapters_are_trained_scored_and_merged(
 
 def test_two_ranks_train_together(toy_inputs: Path, tmp_path: Path) -> None:
     # All tokens: what a sample of them is depends on how a batch is split.
-    optimizer = {"code_learning_rate": 2e-3, "flip_budget": 0.05, "gradient_tokens": 1.0}
+    optimizer = {"mode": "residual", "code_learning_rate": 2e-3, "flip_budget": 0.05, "gradient_tokens": 1.0}
     job = toy_spec(exports=[], training={"batch_size": 8, "max_length": 64, "optimizer": optimizer})
     spec = tmp_path / "spec.json"
     spec.write_text(job.model_dump_json())

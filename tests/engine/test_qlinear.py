@@ -231,7 +231,7 @@ def test_a_model_of_column_blocks_learns(toy_model: Path) -> None:
     tokens_BT = torch.randint(3, 259, (4, 24), generator=torch.Generator().manual_seed(0))
     optimizer = DiodeMix(
         parameters,
-        DiodeMixSettings(code_learning_rate=2e-3, flip_budget=0.05),
+        DiodeMixSettings(mode="residual", code_learning_rate=2e-3, flip_budget=0.05),
         Schedule(steps=15, warmup_fraction=0.1),
         seed=0,
         float_weight=lambda name: parameters[name].take_columns(

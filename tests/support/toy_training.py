@@ -80,8 +80,12 @@ def toy(inputs: Path, *, runtime: Runtime = CPU, ranks: Ranks | None = None, **s
     parameters = {name: parameter.to(runtime.device) for name, parameter in start.items()}
     # All tokens: what a sample of them is depends on how a batch is split.
     optimizer_settings = {
-        "code_learning_rate": 2e-3, "flip_budget": 0.05, "accumulator": "float32", "gradient_tokens": 1.0,
-    }  # fmt: skip
+        "mode": "residual",
+        "code_learning_rate": 2e-3,
+        "flip_budget": 0.05,
+        "accumulator": "float32",
+        "gradient_tokens": 1.0,
+    }
     optimizer_settings |= settings.pop("optimizer", {})
     training = Training.model_validate({"batch_size": 8, "optimizer": optimizer_settings} | settings)
     examples, held_out = list(_examples(inputs, "training")), list(_examples(inputs, "validation"))

@@ -10,18 +10,18 @@ StateKind = Literal["float32", "bfloat16", "int8", "int4"]
 
 
 class DiodeMix(Strict):
-    """The optimizer of record: scales by AdamW in relative units, codes by earned flips.
+    """The optimizer of record: scales by AdamW in relative units, codes, where they are trained, by earned flips.
 
+    scales_only  codes stay; the best where training is short and starts from a calibrated model (docs/engine-log.md)
     residual     an accumulator in levels, started at the rounding residual of the float weight; a code moves when it
-                 leaves its cell
-    scales_only  codes stay
+                 leaves its cell; the best where quantization left much to repair
     rank         codes with the largest momentum over curvature move, as many as the budget allows
     sr           AdamW's step on the weight, rounded at random
     eco          AdamW's step, rounded to the nearest; the error goes back into the momentum
     adam_rtn     AdamW's step, rounded to the nearest; the error is forgotten (the rule of the published tools)
     """
 
-    mode: Literal["residual", "scales_only", "rank", "sr", "eco", "adam_rtn"] = "residual"
+    mode: Literal["residual", "scales_only", "rank", "sr", "eco", "adam_rtn"] = "scales_only"
     scale_learning_rate: float = Field(default=5e-3, gt=0, le=1, description="relative change of a scale per step")
     code_learning_rate: float = Field(
         default=2e-4, gt=0, le=1, description="change of a float weight per step, in weight units"
