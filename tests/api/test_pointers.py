@@ -44,7 +44,7 @@ def qsft(**settings: Any) -> dict[str, Any]:
             {"/method/qsft/quantization/bpw": "less_than_equal"},
         ),
         (
-            {"method": qsft(quantization={"scheme": "uniform", "bits": 3, "bpw": 3})},
+            {"method": qsft(quantization={"scheme": "uniform", "bits": 5, "bpw": 3})},
             {"/method/qsft/quantization/bits": "literal_error", "/method/qsft/quantization/bpw": "unknown_field"},
         ),
         ({"method": qsft(quantization={"scheme": "zip"})}, {"/method/qsft/quantization/scheme": "unknown_choice"}),

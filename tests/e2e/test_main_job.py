@@ -138,7 +138,7 @@ def test_a_worker_killed_in_training_costs_that_stage_only(
     after = bitsmith.jobs.get(job.id)
     assert (after.status, after.attempts) == ("succeeded", 2)
     assert len(bitsmith.models.get("toy-killed").versions) == 1
-    assert finished_stages(events, resumed=True) == ["measuring", "searching", "quantizing"]
+    assert finished_stages(events, resumed=True) == ["measuring", "searching", "quantizing", "calibrating"]
     assert finished_stages(events).count("quantizing") == 1
     deadline = time.monotonic() + 10
     while any(psutil.pid_exists(pid) for pid in killed) and time.monotonic() < deadline:

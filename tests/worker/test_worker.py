@@ -35,7 +35,7 @@ def test_a_job_becomes_a_version_whose_files_are_in_the_store(platform: Platform
     platform.store.get_file(f"{version.prefix}/environment.txt", seen)
     assert seen.read_text() == "[]", "the engine must see none of our settings"
     platform.store.get_file(f"{version.prefix}/inputs.txt", seen)
-    assert seen.read_text() == "['model', 'training.jsonl', 'validation.jsonl']"
+    assert seen.read_text() == "['model', 'packs', 'training.jsonl', 'validation.jsonl']"
     until(lambda: list(platform.scratch.iterdir()) == [], what="clean scratch")
 
 
