@@ -30,7 +30,14 @@ def test_a_submitted_job_waits_with_every_default_resolved(platform: Platform) -
         "bpw": 3.0,
         "calibration_samples": 16,
         "clip_search": True,
-    }
+        "widths": [2, 4],
+        "symmetric": False,
+        "group_size": None,
+        "initial": "gptq",
+        "distillation": {
+            "samples": 128, "max_length": 256, "block_epochs": 2, "end_to_end_epochs": 1, "teacher_top_k": 64,
+        },
+    }  # fmt: skip
     assert (job["object"], job["status"], job["desired_state"]) == ("fine_tuning.job", "queued", "run")
     assert (job["stage"], job["progress"], job["status_reason"], job["error"]) == (None, {}, None, None)
     assert (job["attempts"], job["started_at"], job["finished_at"], job["fine_tuned_model"]) == (0, None, None, None)
