@@ -52,7 +52,7 @@ bench-setup: bench/.venv/.done ## an environment for bench/ with the peers that 
 up: setup ## the whole platform on this machine, until Ctrl-C
 	$(BIN)/bitsmith up --state $(STATE)
 
-demo: setup ## one real job on a real model from upload to registry; about 8 minutes on two cores
+demo: setup ## one real job on a real model from upload to registry; about 9 minutes on two cores
 	$(BIN)/bitsmith demo --state $(STATE)
 
 demo-small: setup ## the same with a fraction of the data, for CI

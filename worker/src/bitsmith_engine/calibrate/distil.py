@@ -5,7 +5,7 @@ The float model runs once, layer by layer, beside the student: what is held of b
     teacher   h_0 -> layer 0 -> h_1 -> layer 1 -> .. -> h_L -> distributions
     student   h_0 -> fit 0   -> g_1 -> fit 1   -> .. -> g_L        then end to end on the distributions
 
-Of 32 windows or more, one in 16 is not fitted but looked at: what is nearest to the float model on those is kept, the
+Of 24 windows or more, one in 16 is not fitted but looked at: what is nearest to the float model on those is kept, the
 start included (calibrate.judge).
 
 Files in the run's folder (B windows of T tokens, H hidden features, k kept tokens; 2 or 4 bytes a hidden feature):
@@ -31,6 +31,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from bitsmith_core.spec import Distillation
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -44,7 +45,6 @@ from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, CausalLM
 from bitsmith_engine.nn.assembly import REST_DTYPE, load_quantized
-from bitsmith_engine.optim.diodemix import ReadWeight
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
 from bitsmith_engine.runtime import Runtime
@@ -130,7 +130,6 @@ class _Run:
         self._seed = seed
         self._folder = folder
         self._num_layers: int = base.config.num_hidden_layers
-        self._trained: EndToEnd | None = None
         self._plan = step_windows(
             *tokens_BT.shape, step_tokens=STEP_TOKENS, epochs=settings.end_to_end_epochs, seed=seed
         )
@@ -167,14 +166,18 @@ class _Run:
         if stage == "blocks":
             self._rest = dict(self._start_rest)
             self._take_finished_blocks()
-        self._keep_latents(self._trained.latent if stage == "end to end" and self._trained else self._latent)
+        self._keep_latents()
         return self._parameters, self._rest
 
-    def _keep_latents(self, latent: ReadWeight) -> None:
+    def _keep_latents(self) -> None:
+        """Those of the block-wise fit, in the scales of now: the residual in levels stays what it was."""
         (self._folder / _LATENTS).mkdir(exist_ok=True)
         for depth in range(self._num_layers):
-            names = [name for name in self._parameters if name.startswith(f"model.layers.{depth}.")]
-            tensors = {name: latent(name).half().cpu().contiguous() for name in names}
+            fitted = load_parameters(self._block_folder(depth), torch.device("cpu"))
+            tensors = {}
+            for name, parameter in fitted.items():
+                ratio_NG1 = (self._parameters[name].scale_NG.cpu().float() / parameter.scale_NG.float()).unsqueeze(-1)
+                tensors[name] = (parameter.grouped(self._latent(name).float()) * ratio_NG1).flatten(1).half()
             save_file(tensors, self._folder / _LATENTS / f"latents-{depth}.safetensors")
 
     def fit_blocks(self) -> None:
@@ -208,7 +211,6 @@ class _Run:
         self._rest |= training.run(
             teacher, self._tokens_BT, self._runtime, self._observer, done=self._num_layers, total=self._total
         )
-        self._trained = training
 
     def _fit_block(self, blocks: Blocks, depth: int) -> BlockReport:
         prefix = f"model.layers.{depth}."

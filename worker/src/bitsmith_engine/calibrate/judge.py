@@ -18,7 +18,7 @@ from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.runtime import Runtime
 
 _SHARE = 16  # one window in so many is looked at
-_LEAST_WINDOWS = 32  # of fewer, none can be spared
+_LEAST_WINDOWS = 24  # of fewer, none can be spared
 _PLACES_AT_ONCE = 512  # logits of so many: 100 MB of float32 at a vocabulary of 49 152
 
 
