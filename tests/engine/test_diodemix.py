@@ -196,29 +196,6 @@ def test_codes_that_were_moved_on_purpose_are_not_sent_back() -> None:
         assert (p.codes_NK != moved[name]).float().mean() < 0.02  # of the 20 % that were moved
 
 
-def test_a_run_that_starts_from_anothers_latents_starts_from_its_accumulators() -> None:
-    parameters = quantized()
-    optimizer = optimizer_of(parameters, accumulator="float32", scale_learning_rate=5e-2)
-    for step in range(STEPS // 2):
-        optimizer.start(step)
-        for name, grad_NK in gradients(step).items():
-            optimizer.receive(name, grad_NK)
-        optimizer.finish()
-    again = DiodeMix(
-        parameters,
-        Settings(mode="residual", accumulator="float32"),
-        Schedule(steps=STEPS, warmup_fraction=0.25),
-        seed=0,
-        float_weight=optimizer.latent,
-    )
-    one, two = optimizer.state_dict(), again.state_dict()
-    for name in parameters:
-        key = f"{name}:accumulator.values"
-        is_inside = one[key].abs() < 0.5  # of those outside of their cells nothing is known
-        assert is_inside.float().mean() > 0.9
-        torch.testing.assert_close(two[key][is_inside], one[key][is_inside], rtol=0, atol=1e-4)
-
-
 def test_the_best_candidates_flip_first() -> None:
     scheme = Scheme(bits=4, group_size=64)
     w_NK = torch.zeros(1, 64)

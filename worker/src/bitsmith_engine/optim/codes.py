@@ -140,10 +140,6 @@ class Residual:
         self._accumulator.add_(rows, now.in_levels_(u_RK, rows).div_(-self._accumulator.unit), now.dither)
         return passes_RK
 
-    def residual(self, rows: slice) -> Tensor:
-        """In levels, float32 (R, K)."""
-        return self._accumulator.read(rows)
-
     def moved(self, index: Tensor, up: Tensor) -> None:
         self._accumulator.add_at_(index, torch.where(up, -1.0, 1.0))
 

@@ -206,22 +206,6 @@ class DiodeMix:
             state.recent.clear()
         return Review(gain=gain, flips=total, taken_back=0, trust=self._trust)
 
-    def latent(self, name: str) -> Tensor:
-        """The float weight (R, K) that a residual rule stands at, of this rank's rows: scale * (code - zero + a).
-
-        Another run that starts from it goes on where this one ends, whatever the scales have become.
-        """
-        state = self._states[name]
-        assert isinstance(state.rule, Residual), "other rules have no latent weight"
-        rows = []
-        for part in row_chunks(state.parameter.codes_NK[state.own]):
-            whole = slice(state.own.start + part.start, state.own.start + part.stop)
-            level_RK = state.parameter.grouped(state.rule.residual(part)) * (
-                state.parameter.scale_NG[whole].float().unsqueeze(-1)
-            )
-            rows.append(level_RK.flatten(1) + state.parameter.dequantize_rows(whole))
-        return torch.cat(rows)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Everything a run continues from besides the parameters themselves, by flat name; tensors may be shared."""
         found = {
