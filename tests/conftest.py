@@ -17,7 +17,7 @@ from bitsmith_client.lab import servers
 from bitsmith_client.lab.child import Child, ChildSpec
 from bitsmith_core import files
 from bitsmith_core.db import Database, Tx
-from bitsmith_core.ids import FileId
+from bitsmith_core.ids import DEFAULT_PROJECT, FileId
 from bitsmith_core.queue import Courier
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings
 from bitsmith_core.spec import JobSpec
@@ -100,6 +100,9 @@ def database(_database: Database) -> Iterator[Database]:
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
         )
         tx.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
+        tx.execute(
+            text("INSERT INTO projects (id, name) VALUES (:id, 'default')"), {"id": DEFAULT_PROJECT}
+        )  # as the migrations left it
 
 
 @pytest.fixture
@@ -131,7 +134,9 @@ def courier(queue_settings: QueueSettings) -> Iterator[Courier]:
 
 def add_file(tx: Tx, name: str = "training.jsonl") -> FileId:
     """A file's row, for tests that need no bytes."""
-    return files.add(tx, filename=name, purpose="fine-tune", size_bytes=1, sha256="0" * 64, examples=1).id
+    return files.add(
+        tx, project=DEFAULT_PROJECT, filename=name, purpose="fine-tune", size_bytes=1, sha256="0" * 64, examples=1
+    ).id
 
 
 @pytest.fixture

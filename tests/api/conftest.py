@@ -17,7 +17,7 @@ from bitsmith_client.lab.child import Child, ChildSpec
 from bitsmith_core import jobs, registry
 from bitsmith_core.bundle import Environment, FileEntry, Manifest, QuantizationFacts, Score, StageFacts
 from bitsmith_core.db import Database
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.settings import DatabaseSettings, StorageSettings
 from bitsmith_core.storage import S3Store
 from bitsmith_core.wire import Note
@@ -94,7 +94,9 @@ class Platform:
         lease = self.claim(job_id)
         with self.database.transaction() as tx:
             prefix = f"{lease.prefix}/artifacts"
-            version = registry.publish(tx, name=name, job_id=job_id, manifest=manifest or MANIFEST, prefix=prefix)
+            version = registry.publish(
+                tx, project=DEFAULT_PROJECT, name=name, job_id=job_id, manifest=manifest or MANIFEST, prefix=prefix
+            )
             jobs.finish(tx, lease, result=f"{name}@{version.number}")
         return job_id
 

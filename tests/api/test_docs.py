@@ -12,7 +12,7 @@ import pytest
 from bitsmith_api.settings import ApiSettings
 from bitsmith_core import jobs, registry
 from bitsmith_core.db import Database
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.storage import S3Store
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -28,7 +28,7 @@ def work(database: Database, store: S3Store, folder: Path) -> None:
     while job_id is None:
         time.sleep(0.1)
         with database.transaction() as tx:
-            job_id = next((job.id for job in jobs.page(tx, limit=1)), None)
+            job_id = next((job.id for job in jobs.page(tx, project=DEFAULT_PROJECT, limit=1)), None)
     with database.transaction() as tx:
         lease = jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE)
     assert lease is not None
@@ -38,7 +38,7 @@ def work(database: Database, store: S3Store, folder: Path) -> None:
         content.write_bytes(b"x" * entry.bytes)
         store.put_file(f"{prefix}/{entry.path}", content)
     with database.transaction() as tx:
-        registry.publish(tx, name="name-demo", job_id=job_id, manifest=MANIFEST, prefix=prefix)
+        registry.publish(tx, project=DEFAULT_PROJECT, name="name-demo", job_id=job_id, manifest=MANIFEST, prefix=prefix)
         jobs.finish(tx, lease, result="name-demo@1")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bitsmith_core import files
 from bitsmith_core.db import Database
-from bitsmith_core.ids import new_file_id
+from bitsmith_core.ids import DEFAULT_PROJECT, new_file_id
 from bitsmith_core.storage import S3Store
 from fastapi.testclient import TestClient
 
@@ -23,7 +23,7 @@ def nothing_stored(database: Database, store: S3Store) -> Iterator[None]:
     yield
     assert {found.key for found in store.list("files/")} == before
     with database.transaction() as tx:
-        assert files.page(tx, limit=1) == []
+        assert files.page(tx, project=DEFAULT_PROJECT, limit=1) == []
 
 
 def test_an_uploaded_file_is_kept_byte_for_byte(platform: Platform, store: S3Store, tmp_path: Path) -> None:

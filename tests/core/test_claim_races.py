@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from bitsmith_core import jobs
 from bitsmith_core.db import Database
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.settings import DatabaseSettings
 from bitsmith_core.spec import JobSpec
 from sqlalchemy import text
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 def submitted(database: Database) -> list[JobId]:
     with database.transaction() as tx:
         spec = JobSpec(model="hf:org/tiny", training_file=add_file(tx), validation_file=add_file(tx))
-        return [jobs.submit(tx, spec).job.id for _ in range(ROUNDS)]
+        return [jobs.submit(tx, spec, project=DEFAULT_PROJECT).id for _ in range(ROUNDS)]
 
 
 def race(settings: DatabaseSettings, job_ids: list[JobId]) -> list[list[jobs.Lease]]:

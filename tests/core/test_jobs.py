@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from bitsmith_core import files, jobs
 from bitsmith_core.db import Tx
-from bitsmith_core.errors import IdempotencyMismatch, IllegalTransition, InvalidSpec, LeaseLost
-from bitsmith_core.ids import JobId, new_file_id
+from bitsmith_core.errors import IllegalTransition, InvalidSpec, LeaseLost
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId, new_file_id
 from bitsmith_core.jobs import JobStatus
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Failed, FailureClass, Progress, Stage, StageStarted
@@ -17,7 +17,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def job_id(tx: Tx, spec: JobSpec) -> JobId:
-    return jobs.submit(tx, spec).job.id
+    return jobs.submit(tx, spec, project=DEFAULT_PROJECT).id
 
 
 def claimed(tx: Tx, job_id: JobId, worker: str = "gpu-0") -> jobs.Lease:
@@ -167,7 +167,7 @@ def test_reaping_leaves_live_leases_alone(tx: Tx, job_id: JobId) -> None:
 
 
 def test_jobs_are_offered_only_to_free_workers_and_oldest_first(tx: Tx, spec: JobSpec) -> None:
-    first, second, third = (jobs.submit(tx, spec).job.id for _ in range(3))
+    first, second, third = (jobs.submit(tx, spec, project=DEFAULT_PROJECT).id for _ in range(3))
     assert jobs.offer(tx) == []
     jobs.workers.report(tx, name="gpu-0", device="cpu", local_models=[])
     jobs.workers.report(tx, name="gpu-1", device="cpu", local_models=[])
@@ -189,52 +189,48 @@ def test_an_offer_that_nobody_took_is_made_again(tx: Tx, job_id: JobId) -> None:
     assert jobs.offer(tx) == [job_id]
 
 
-def test_the_same_key_and_request_answer_with_the_same_job(tx: Tx, spec: JobSpec) -> None:
-    first = jobs.submit(tx, spec, key="k1")
-    again = jobs.submit(tx, spec, key="k1")
-    assert (again.job.id, first.is_replay, again.is_replay) == (first.job.id, False, True)
-    with pytest.raises(IdempotencyMismatch):
-        jobs.submit(tx, spec.model_copy(update={"seed": 7}), key="k1")
-
-
 def test_unknown_files_are_named_before_anything_is_stored(tx: Tx, spec: JobSpec) -> None:
     broken = spec.model_copy(update={"validation_file": new_file_id()})
     with pytest.raises(InvalidSpec) as caught:
-        jobs.submit(tx, broken)
+        jobs.submit(tx, broken, project=DEFAULT_PROJECT)
     assert [problem.pointer for problem in caught.value.problems] == ["/validation_file"]
-    assert jobs.page(tx, limit=1) == []
+    assert jobs.page(tx, project=DEFAULT_PROJECT, limit=1) == []
 
 
 def test_a_local_model_that_no_live_worker_has_is_refused_with_what_there_is(tx: Tx, spec: JobSpec) -> None:
     local = spec.model_copy(update={"model": "local:absent"})
-    assert jobs.submit(tx, local)  # nobody is there to know better
+    assert jobs.submit(tx, local, project=DEFAULT_PROJECT)  # nobody is there to know better
     jobs.workers.report(tx, name="gpu-0", device="cpu", local_models=["present.gguf"])
     with pytest.raises(InvalidSpec, match=r"local:present\.gguf"):
-        jobs.submit(tx, local)
-    assert jobs.submit(tx, spec.model_copy(update={"model": "local:present.gguf"}))
+        jobs.submit(tx, local, project=DEFAULT_PROJECT)
+    assert jobs.submit(tx, spec.model_copy(update={"model": "local:present.gguf"}), project=DEFAULT_PROJECT)
 
 
 def test_a_benchmarks_files_must_exist_and_be_eval_packs(tx: Tx, spec: JobSpec) -> None:
     unknown = new_file_id()
-    pack = files.add(tx, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1).id
+    pack = files.add(
+        tx, project=DEFAULT_PROJECT, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1
+    ).id
 
     def with_benchmark(**named: str) -> JobSpec:
         benchmarks = [{"task": "piqa", "file": pack}, {"task": "boolq", "file": pack, **named}]
         method = {"type": "quantize", "quantize": {"evaluation": {"benchmarks": benchmarks}}}
         return JobSpec.model_validate({**spec.model_dump(mode="json"), "method": method})
 
-    jobs.check(tx, with_benchmark(fewshot_file=pack))
+    jobs.check(tx, with_benchmark(fewshot_file=pack), project=DEFAULT_PROJECT)
     place = "/method/quantize/evaluation/benchmarks/1"
     for named, pointer, code in (
         ({"file": unknown}, f"{place}/file", "unknown_file"),
         ({"fewshot_file": spec.training_file}, f"{place}/fewshot_file", "wrong_purpose"),
     ):
         with pytest.raises(InvalidSpec) as caught:
-            jobs.check(tx, with_benchmark(**named))
+            jobs.check(tx, with_benchmark(**named), project=DEFAULT_PROJECT)
         assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [(pointer, code)]
 
 
 def test_an_eval_pack_is_nothing_to_train_on(tx: Tx, spec: JobSpec) -> None:
-    pack = files.add(tx, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1).id
+    pack = files.add(
+        tx, project=DEFAULT_PROJECT, filename="p.jsonl", purpose="evals", size_bytes=1, sha256="0" * 64, examples=1
+    ).id
     with pytest.raises(InvalidSpec, match="was uploaded for the purpose 'evals'; upload it again for 'fine-tune'"):
-        jobs.submit(tx, spec.model_copy(update={"training_file": pack}))
+        jobs.submit(tx, spec.model_copy(update={"training_file": pack}), project=DEFAULT_PROJECT)

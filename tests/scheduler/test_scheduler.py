@@ -14,7 +14,7 @@ from bitsmith_client.lab.child import Child, ChildSpec
 from bitsmith_core import jobs
 from bitsmith_core.db import Database
 from bitsmith_core.errors import DatabaseUnavailable
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.queue import Courier
 from bitsmith_core.settings import DatabaseSettings, QueueSettings
 from bitsmith_core.spec import JobSpec
@@ -68,7 +68,7 @@ def through(gate: Gate, settings: DatabaseSettings) -> Iterator[Database]:
 def submit(database: Database) -> JobId:
     with database.transaction() as tx:
         spec = JobSpec(model="hf:org/tiny", training_file=add_file(tx), validation_file=add_file(tx))
-        return jobs.submit(tx, spec).job.id
+        return jobs.submit(tx, spec, project=DEFAULT_PROJECT).id
 
 
 def job(database: Database, job_id: JobId) -> jobs.Job:

@@ -15,7 +15,7 @@ import pytest
 from bitsmith_client.lab.child import Child, ChildSpec
 from bitsmith_core import files, jobs, registry
 from bitsmith_core.db import Database, Tx
-from bitsmith_core.ids import FileId, JobId
+from bitsmith_core.ids import DEFAULT_PROJECT, FileId, JobId
 from bitsmith_core.jobs import JobStatus
 from bitsmith_core.queue import Courier
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings
@@ -97,7 +97,7 @@ class Platform:
                 validation_file=self._file(tx, "validation.jsonl"),
                 metadata=metadata,
             )
-            return jobs.submit(tx, spec).job.id
+            return jobs.submit(tx, spec, project=DEFAULT_PROJECT).id
 
     def job(self, job_id: JobId) -> jobs.Job:
         with self.database.transaction() as tx:
@@ -173,7 +173,9 @@ class Platform:
         path.write_text(f'{{"prompt": "{name}", "completion": "b"}}\n')
         sha256 = files.store_bytes(self.store, path)
         size = path.stat().st_size
-        return files.add(tx, filename=name, purpose="fine-tune", size_bytes=size, sha256=sha256, examples=1).id
+        return files.add(
+            tx, project=DEFAULT_PROJECT, filename=name, purpose="fine-tune", size_bytes=size, sha256=sha256, examples=1
+        ).id
 
 
 @pytest.fixture

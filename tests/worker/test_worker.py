@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 from bitsmith_core import jobs, registry
+from bitsmith_core.ids import DEFAULT_PROJECT
 from bitsmith_core.jobs import JobStatus
 
 from tests.worker.conftest import Platform, until
@@ -27,7 +28,7 @@ def test_a_job_becomes_a_version_whose_files_are_in_the_store(platform: Platform
     ]  # fmt: skip
     assert platform.events(job_id)[-1]["result"] == "base-qsft@1"
     with platform.database.transaction() as tx:
-        version = registry.get_version(tx, "base-qsft", 1)
+        version = registry.get_version(tx, "base-qsft", 1, project=DEFAULT_PROJECT)
     listed = {found.key.removeprefix(f"{version.prefix}/") for found in platform.store.list(version.prefix)}
     assert listed == {"manifest.json", "environment.txt", "inputs.txt", "native/weights.bin"}
 

@@ -17,7 +17,7 @@ from bitsmith_core.bundle import (
     file_sha256,
 )
 from bitsmith_core.db import Tx
-from bitsmith_core.ids import new_job_id
+from bitsmith_core.ids import DEFAULT_PROJECT, new_job_id
 from bitsmith_core.jobs import Lease
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectInfo, S3Store
@@ -51,7 +51,7 @@ def written(folder: Path, files: list[FileEntry]) -> str:
 
 @pytest.fixture
 def lease() -> Lease:
-    return Lease(job_id=new_job_id(), token=uuid4(), attempt=1, worker="w1")
+    return Lease(job_id=new_job_id(), project=DEFAULT_PROJECT, token=uuid4(), attempt=1, worker="w1")
 
 
 @pytest.fixture
@@ -150,7 +150,15 @@ def test_the_engine_finds_eval_packs_by_their_file_ids(
         path = tmp_path / name
         path.write_bytes(content)
         sha256 = files.store_bytes(store, path)
-        return files.add(tx, filename=name, purpose=purpose, size_bytes=len(content), sha256=sha256, examples=1)
+        return files.add(
+            tx,
+            project=DEFAULT_PROJECT,
+            filename=name,
+            purpose=purpose,
+            size_bytes=len(content),
+            sha256=sha256,
+            examples=1,
+        )
 
     (tmp_path / "models" / "org").mkdir(parents=True)
     (tmp_path / "models" / "org" / "config.json").write_text("{}")

@@ -1,12 +1,15 @@
-"""Who may come in: for now, everybody who holds the bootstrap key."""
+"""Who may come in, and who they are: for now, everybody who holds the bootstrap key is the default project's admin."""
 
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from bitsmith_core.errors import Unauthorized
+from bitsmith_core.ids import DEFAULT_PROJECT, ProjectId
 from fastapi import Security
+from fastapi.requests import Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
@@ -17,15 +20,29 @@ _SCHEME = HTTPBearer(
 )
 
 
-def guard(key: SecretStr) -> Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]:
+BOOTSTRAP = "bootstrap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Whose request this is; guard leaves it in request.state.caller."""
+
+    project: ProjectId
+    actor: str  # a key id, or BOOTSTRAP
+
+
+def guard(key: SecretStr) -> Callable[[Request, HTTPAuthorizationCredentials | None], Awaitable[None]]:
     """A dependency that lets requests with this key pass."""
     expected = _digest(key.get_secret_value())
 
-    async def require_key(credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]) -> None:
+    async def require_key(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]
+    ) -> None:
         if credentials is None:
             raise Unauthorized("send the API key as 'Authorization: Bearer <key>'")
         if not hmac.compare_digest(_digest(credentials.credentials), expected):
             raise Unauthorized("this API key is not known here")
+        request.state.caller = Caller(project=DEFAULT_PROJECT, actor=BOOTSTRAP)
 
     return require_key
 

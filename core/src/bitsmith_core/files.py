@@ -10,11 +10,11 @@ from bitsmith_core.bundle import file_sha256
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import File
 from bitsmith_core.errors import InvalidFile, NotFound
-from bitsmith_core.ids import FileId, new_file_id
+from bitsmith_core.ids import FileId, ProjectId, new_file_id
 from bitsmith_core.spec.records import MAX_LINE_BYTES, parse_object, parse_record, read_lines
 from bitsmith_core.storage import ObjectStore
 
-__all__ = ["File", "Purpose", "add", "check_name", "get", "page", "store_bytes", "validate"]
+__all__ = ["File", "Purpose", "add", "belongs_to", "check_name", "get", "page", "store_bytes", "validate"]
 
 Purpose = Literal["fine-tune", "evals"]
 """fine-tune: examples to train or validate on; evals: an eval pack, the documents of a benchmark."""
@@ -60,11 +60,14 @@ def object_key(sha256: str) -> str:
     return f"files/sha256/{sha256}"
 
 
-def add(tx: Tx, *, filename: str, purpose: Purpose, size_bytes: int, sha256: str, examples: int) -> File:
+def add(
+    tx: Tx, *, project: ProjectId, filename: str, purpose: Purpose, size_bytes: int, sha256: str, examples: int
+) -> File:
     """A row for bytes that are in the store already (bytes without a row are garbage, a row without bytes is a lie)."""
     check_name(filename)
     file = File(
         id=new_file_id(),
+        project_id=project,
         filename=filename,
         purpose=purpose,
         bytes=size_bytes,
@@ -77,6 +80,12 @@ def add(tx: Tx, *, filename: str, purpose: Purpose, size_bytes: int, sha256: str
     return file
 
 
+def belongs_to(tx: Tx, file_id: FileId, project: ProjectId) -> bool:
+    """Whether the file exists, for this project."""
+    file = tx.get(File, file_id)
+    return file is not None and file.project_id == project and file.deleted_at is None
+
+
 def get(tx: Tx, file_id: FileId) -> File:
     file = tx.get(File, file_id)
     if file is None:
@@ -84,9 +93,10 @@ def get(tx: Tx, file_id: FileId) -> File:
     return file
 
 
-def page(tx: Tx, *, limit: int, after: FileId | None = None) -> list[File]:
+def page(tx: Tx, *, project: ProjectId, limit: int, after: FileId | None = None) -> list[File]:
     """Newest first; ids sort by time, so the cursor is the last id seen."""
-    query = select(File).order_by(File.id.desc()).limit(limit)
+    query = select(File).where(File.project_id == project, File.deleted_at.is_(None))
+    query = query.order_by(File.id.desc()).limit(limit)
     if after is not None:
         query = query.where(File.id < after)
     return list(tx.scalars(query))

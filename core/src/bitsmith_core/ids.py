@@ -13,6 +13,16 @@ from typing import NewType
 JobId = NewType("JobId", str)
 FileId = NewType("FileId", str)
 ModelId = NewType("ModelId", str)
+ProjectId = NewType("ProjectId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+UploadId = NewType("UploadId", str)
+UploadPartId = NewType("UploadPartId", str)
+CheckpointId = NewType("CheckpointId", str)
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
+
+DEFAULT_PROJECT = ProjectId("proj-default")
+"""There from the start; what an installation of one team uses."""
 
 _BODY = "[0-9a-v]{26}"
 
@@ -36,6 +46,34 @@ def new_file_id() -> FileId:
 
 def new_model_id() -> ModelId:
     return ModelId(_mint("model"))
+
+
+def new_project_id() -> ProjectId:
+    return ProjectId(_mint("proj"))
+
+
+def new_api_key_id() -> ApiKeyId:
+    return ApiKeyId(_mint("key"))
+
+
+def new_upload_id() -> UploadId:
+    return UploadId(_mint("upload"))
+
+
+def new_upload_part_id() -> UploadPartId:
+    return UploadPartId(_mint("part"))
+
+
+def new_checkpoint_id() -> CheckpointId:
+    return CheckpointId(_mint("ftckpt"))
+
+
+def new_webhook_id() -> WebhookId:
+    return WebhookId(_mint("wh"))
+
+
+def new_delivery_id() -> DeliveryId:
+    return DeliveryId(_mint("whd"))
 
 
 def is_file_id(text: str) -> bool:

@@ -255,7 +255,12 @@ def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending) -> str:
         return jobs.stopped(tx, lease)
     # One transaction: the lease fences the publication, so exactly one attempt publishes.
     version = registry.publish(
-        tx, name=outcome.name, job_id=lease.job_id, manifest=outcome.manifest, prefix=outcome.prefix
+        tx,
+        project=lease.project,
+        name=outcome.name,
+        job_id=lease.job_id,
+        manifest=outcome.manifest,
+        prefix=outcome.prefix,
     )
     result = f"{version.model.name}@{version.number}"
     jobs.finish(tx, lease, result=result)

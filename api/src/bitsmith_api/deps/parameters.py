@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+from bitsmith_core import files, jobs
 from bitsmith_core.errors import NotFound, Problem
-from bitsmith_core.ids import JobId, is_job_id
+from bitsmith_core.ids import FileId, JobId, is_file_id, is_job_id
 from fastapi import Depends, Path, Query
 
+from bitsmith_api.deps.services import FromCaller, Transaction
 from bitsmith_api.errors import InvalidRequest
 
 
@@ -27,13 +29,27 @@ async def _bounds(
 Bounds = Annotated[PageBounds, Depends(_bounds)]
 
 
-async def _job_id(job_id: Annotated[str, Path(examples=["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk"])]) -> JobId:
-    if not is_job_id(job_id):
+def _job_id(
+    job_id: Annotated[str, Path(examples=["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk"])], caller: FromCaller, tx: Transaction
+) -> JobId:
+    """Another project's job is not there: no route gets to see its id."""
+    if not is_job_id(job_id) or not jobs.belongs_to(tx, JobId(job_id), caller.project):
         raise NotFound(f"there is no job {job_id}")
     return JobId(job_id)
 
 
 PathJobId = Annotated[JobId, Depends(_job_id)]
+
+
+def _file_id(
+    file_id: Annotated[str, Path(examples=["file-0kp1p4n3vtsu5qc1q0o8g0a4lk"])], caller: FromCaller, tx: Transaction
+) -> FileId:
+    if not is_file_id(file_id) or not files.belongs_to(tx, FileId(file_id), caller.project):
+        raise NotFound(f"there is no file {file_id}")
+    return FileId(file_id)
+
+
+PathFileId = Annotated[FileId, Depends(_file_id)]
 
 
 def checked_cursor(after: str | None, is_cursor: Callable[[str], bool], *, what: str) -> str | None:

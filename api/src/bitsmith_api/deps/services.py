@@ -10,6 +10,7 @@ from bitsmith_core.storage import ObjectStore
 from fastapi import Depends
 from fastapi.requests import Request
 
+from bitsmith_api.auth import Caller
 from bitsmith_api.metrics import Metrics
 from bitsmith_api.settings import ApiSettings
 
@@ -39,6 +40,15 @@ async def services(request: Request) -> Services:
 
 
 SharedServices = Annotated[Services, Depends(services)]
+
+
+async def _caller(request: Request) -> Caller:
+    found = request.state.caller
+    assert isinstance(found, Caller)
+    return found
+
+
+FromCaller = Annotated[Caller, Depends(_caller)]
 
 
 def _transaction(services: SharedServices) -> Iterator[Tx]:

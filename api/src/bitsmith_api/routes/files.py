@@ -1,13 +1,10 @@
 """Training and validation files, and eval packs."""
 
-from typing import Annotated
-
 from bitsmith_core import files
-from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import FileId, is_file_id
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
-from bitsmith_api.deps import Bounds, Received, SharedServices, Transaction, checked_cursor
+from bitsmith_api.deps import Bounds, FromCaller, PathFileId, Received, SharedServices, Transaction, checked_cursor
 from bitsmith_api.deps.upload import UPLOAD_BODY
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas import File, FileList
@@ -21,7 +18,7 @@ router = APIRouter(prefix="/v1/files", tags=["Files"])
     responses=documented(400, 401, 413, 415, 422, 500, 503),
     openapi_extra=UPLOAD_BODY,
 )
-def create_file(upload: Received, tx: Transaction, services: SharedServices) -> File:
+def create_file(upload: Received, caller: FromCaller, tx: Transaction, services: SharedServices) -> File:
     """Store a JSON Lines file after reading every line of it. A refused file leaves nothing behind.
 
     For the purpose `fine-tune` each line is one example:
@@ -35,6 +32,7 @@ def create_file(upload: Received, tx: Transaction, services: SharedServices) -> 
     sha256 = files.store_bytes(services.store, upload.path)
     row = files.add(
         tx,
+        project=caller.project,
         filename=upload.filename,
         purpose=upload.purpose,
         size_bytes=upload.size_bytes,
@@ -45,16 +43,14 @@ def create_file(upload: Received, tx: Transaction, services: SharedServices) -> 
 
 
 @router.get("", summary="List files", responses=documented(401, 422, 500, 503))
-def list_files(bounds: Bounds, tx: Transaction) -> FileList:
+def list_files(bounds: Bounds, caller: FromCaller, tx: Transaction) -> FileList:
     """Newest first."""
     after = checked_cursor(bounds.after, is_file_id, what="a file id")
-    found = files.page(tx, limit=bounds.limit + 1, after=FileId(after) if after else None)
+    found = files.page(tx, project=caller.project, limit=bounds.limit + 1, after=FileId(after) if after else None)
     return FileList.of([File.of(row) for row in found], limit=bounds.limit)
 
 
 @router.get("/{file_id}", summary="Get a file", responses=documented(401, 404, 500, 503))
-def get_file(file_id: Annotated[str, Path(examples=["file-0kp1p4n3vtsu5qc1q0o8g0a4lk"])], tx: Transaction) -> File:
+def get_file(file_id: PathFileId, tx: Transaction) -> File:
     """What is known about a file; its bytes stay in the object store."""
-    if not is_file_id(file_id):
-        raise NotFound(f"there is no file {file_id}")
-    return File.of(files.get(tx, FileId(file_id)))
+    return File.of(files.get(tx, file_id))

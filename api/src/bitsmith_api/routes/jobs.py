@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from bitsmith_core import jobs, registry
+from bitsmith_core import identity, jobs, registry
 from bitsmith_core.db import Tx
 from bitsmith_core.errors import Problem
 from bitsmith_core.ids import JobId, is_job_id
@@ -10,7 +10,7 @@ from bitsmith_core.jobs import JobStatus
 from bitsmith_core.spec import JobSpec
 from fastapi import APIRouter, Header, Query, Response
 
-from bitsmith_api.deps import Bounds, CheckedSpec, PathJobId, Transaction, checked_cursor
+from bitsmith_api.deps import Bounds, CheckedSpec, FromCaller, PathJobId, Transaction, checked_cursor
 from bitsmith_api.deps.body import SPEC_BODY
 from bitsmith_api.errors import InvalidRequest, documented
 from bitsmith_api.schemas import Job, JobList
@@ -38,6 +38,7 @@ _REPLAYED = {
 )
 def create_job(
     spec: CheckedSpec,
+    caller: FromCaller,
     tx: Transaction,
     response: Response,
     idempotency_key: Annotated[
@@ -55,23 +56,36 @@ def create_job(
     the same key is refused.
     """
     if dry_run:
-        jobs.check(tx, spec)
+        jobs.check(tx, spec, project=caller.project)
         return spec
-    submission = jobs.submit(tx, spec, key=_checked_key(idempotency_key))
-    if submission.is_replay:
+    key = _checked_key(idempotency_key)
+    known = key and identity.replayed(tx, key, project=caller.project, request_sha256=spec.sha256)
+    if known:
         response.headers["Idempotent-Replayed"] = "true"
-    return _rendered(tx, submission.job)
+        return Job.model_validate(known.body)
+    job = _rendered(tx, jobs.submit(tx, spec, project=caller.project))
+    if key:
+        answer = identity.Answer(status=200, body=job.model_dump(mode="json"))
+        identity.remember(tx, key, answer, project=caller.project, request_sha256=spec.sha256)
+    return job
 
 
 @router.get("", summary="List jobs", responses=documented(401, 422, 500, 503))
 def list_jobs(
     bounds: Bounds,
+    caller: FromCaller,
     tx: Transaction,
     status: Annotated[list[JobStatus] | None, Query(description="repeat it to ask for several")] = None,
 ) -> JobList:
     """Newest first."""
     after = checked_cursor(bounds.after, is_job_id, what="a job id")
-    found = jobs.page(tx, limit=bounds.limit + 1, after=JobId(after) if after else None, statuses=status or ())
+    found = jobs.page(
+        tx,
+        project=caller.project,
+        limit=bounds.limit + 1,
+        after=JobId(after) if after else None,
+        statuses=status or (),
+    )
     results = registry.results_of(tx, [row.id for row in found])
     return JobList.of([Job.of(row, result=results.get(row.id)) for row in found], limit=bounds.limit)
 

@@ -8,7 +8,7 @@ from bitsmith_core.clock import utc_now
 from bitsmith_core.errors import NotFound
 from fastapi import APIRouter, Depends, Path
 
-from bitsmith_api.deps import Bounds, Services, SharedServices, Transaction, checked_cursor
+from bitsmith_api.deps import Bounds, FromCaller, Services, SharedServices, Transaction, checked_cursor
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas import Link, Model, ModelList, ModelSummary, Version
 
@@ -29,25 +29,29 @@ Name = Annotated[str, Depends(_name)]
 
 
 @router.get("", summary="List models", responses=documented(401, 422, 500, 503))
-def list_models(bounds: Bounds, tx: Transaction) -> ModelList:
+def list_models(bounds: Bounds, caller: FromCaller, tx: Transaction) -> ModelList:
     """By name, each with its newest version."""
     after = checked_cursor(bounds.after, _is_name, what="a model's name")
-    found = registry.page(tx, limit=bounds.limit + 1, after=after)
+    found = registry.page(tx, project=caller.project, limit=bounds.limit + 1, after=after)
     return ModelList.of([ModelSummary.of(row) for row in found], limit=bounds.limit)
 
 
 @router.get("/{name}", summary="Get a model", responses=documented(401, 404, 500, 503))
-def get_model(name: Name, tx: Transaction, services: SharedServices) -> Model:
+def get_model(name: Name, caller: FromCaller, tx: Transaction, services: SharedServices) -> Model:
     """The model with all its versions, their scores, and a download link for each file."""
-    return Model.linked(registry.get(tx, name), _link(services))
+    return Model.linked(registry.get(tx, name, project=caller.project), _link(services))
 
 
 @router.get("/{name}/versions/{version}", summary="Get a version", responses=documented(401, 404, 422, 500, 503))
 def get_version(
-    name: Name, version: Annotated[int, Path(ge=1, lt=2**31)], tx: Transaction, services: SharedServices
+    name: Name,
+    version: Annotated[int, Path(ge=1, lt=2**31)],
+    caller: FromCaller,
+    tx: Transaction,
+    services: SharedServices,
 ) -> Version:
     """One version: what was quantized and how, what was trained, what it scores, and a link for each file."""
-    return Version.linked(name, registry.get_version(tx, name, version), _link(services))
+    return Version.linked(name, registry.get_version(tx, name, version, project=caller.project), _link(services))
 
 
 def _link(services: Services) -> Link:

@@ -7,7 +7,7 @@ from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from bitsmith_core.ids import FileId, JobId, ModelId
+from bitsmith_core import ids
 
 
 class Base(DeclarativeBase):
@@ -23,9 +23,17 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's declared shape)
         datetime: DateTime(timezone=True),
         str: Text(),
-        FileId: Text(),
-        JobId: Text(),
-        ModelId: Text(),
+        ids.ApiKeyId: Text(),
+        ids.CheckpointId: Text(),
+        ids.DeliveryId: Text(),
+        ids.FileId: Text(),
+        ids.JobId: Text(),
+        ids.ModelId: Text(),
+        ids.ProjectId: Text(),
+        ids.UploadId: Text(),
+        ids.UploadPartId: Text(),
+        ids.WebhookId: Text(),
         dict[str, Any]: JSONB(),
         list[str]: JSONB(),
+        list[int]: JSONB(),
     }

@@ -5,7 +5,7 @@ from bitsmith_core.jobs import outbox, workers
 from bitsmith_core.jobs.leases import Lease, extend
 from bitsmith_core.jobs.repository import attempts, checkpoints, oldest_wait_seconds
 from bitsmith_core.jobs.service import (
-    Submission,
+    belongs_to,
     cancel,
     check,
     claim,
@@ -35,8 +35,8 @@ __all__ = [
     "JobEvent",
     "JobStatus",
     "Lease",
-    "Submission",
     "attempts",
+    "belongs_to",
     "cancel",
     "check",
     "checkpoints",

@@ -13,7 +13,7 @@ from sqlalchemy import and_, func, or_, select, update
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Job
 from bitsmith_core.errors import LeaseLost
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.jobs.states import DesiredState, JobStatus
 from bitsmith_core.wire import FailureClass
 
@@ -21,6 +21,7 @@ from bitsmith_core.wire import FailureClass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     job_id: JobId
+    project: ProjectId
     token: UUID
     attempt: int
     worker: str
@@ -44,7 +45,7 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
     token = uuid4()
     lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
     waiting = and_(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
-    attempt = tx.scalar(
+    claimed = tx.execute(
         update(Job)
         .where(Job.id == job_id, Job.desired_state == DesiredState.RUN, or_(waiting, lapsed))
         .values(
@@ -56,11 +57,12 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
             started_at=func.coalesce(Job.started_at, func.now()),
             offered_at=None,
         )
-        .returning(Job.attempt_no)
+        .returning(Job.attempt_no, Job.project_id)
         .execution_options(synchronize_session=False)
-    )
-    if attempt is None:
+    ).one_or_none()
+    if claimed is None:
         return None
+    attempt, project = claimed
     # A lapsed attempt that nobody reaped yet ends here.
     tx.execute(
         update(Attempt)
@@ -68,7 +70,7 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
         .values(ended_at=func.now(), outcome=FailureClass.INFRA, reason_code="lease_expired")
     )
     tx.add(Attempt(job_id=job_id, number=attempt, worker=worker))
-    return Lease(job_id=job_id, token=token, attempt=attempt, worker=worker)
+    return Lease(job_id=job_id, project=project, token=token, attempt=attempt, worker=worker)
 
 
 def extend(tx: Tx, lease: Lease, *, ttl: timedelta) -> DesiredState:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Attempt, Checkpoint, File, IdempotencyKey, Job, JobEvent
-from bitsmith_core.ids import FileId, JobId
+from bitsmith_core.db.models import Attempt, Checkpoint, File, Job, JobEvent
+from bitsmith_core.ids import FileId, JobId, ProjectId, new_checkpoint_id
 from bitsmith_core.jobs.states import JobStatus
 
 
@@ -22,9 +22,9 @@ def locked(tx: Tx, job_id: JobId) -> Job | None:
     return tx.scalar(select(Job).where(Job.id == job_id).with_for_update())
 
 
-def page(tx: Tx, *, limit: int, after: JobId | None, statuses: Sequence[JobStatus]) -> list[Job]:
+def page(tx: Tx, *, project: ProjectId, limit: int, after: JobId | None, statuses: Sequence[JobStatus]) -> list[Job]:
     """Newest first; ids sort by time, so the cursor is the last id seen."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    query = select(Job).where(Job.project_id == project).order_by(Job.id.desc()).limit(limit)
     if after is not None:
         query = query.where(Job.id < after)
     if statuses:
@@ -44,12 +44,6 @@ def oldest_wait_seconds(tx: Tx) -> float:
 
 def file(tx: Tx, file_id: FileId) -> File | None:
     return tx.get(File, file_id)
-
-
-def remembered(tx: Tx, key: str) -> IdempotencyKey | None:
-    """What was answered under this key; serialises all users of the key until the transaction ends."""
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
-    return tx.get(IdempotencyKey, key)
 
 
 def add_event(tx: Tx, job: Job, *, type_: str, message: str, data: dict[str, Any], level: str = "info") -> None:
@@ -85,10 +79,12 @@ def end_attempt(
 
 
 def put_checkpoint(tx: Tx, job_id: JobId, *, stage: str, attempt: int, prefix: str, files: list[str]) -> None:
-    row = insert(Checkpoint).values(job_id=job_id, stage=stage, attempt=attempt, prefix=prefix, files=files)
+    row = insert(Checkpoint).values(
+        id=new_checkpoint_id(), job_id=job_id, stage=stage, attempt=attempt, prefix=prefix, files=files
+    )
     tx.execute(
         row.on_conflict_do_update(
-            index_elements=[Checkpoint.job_id, Checkpoint.stage],
+            index_elements=[Checkpoint.job_id, Checkpoint.stage, Checkpoint.step],
             set_={"attempt": attempt, "prefix": prefix, "files": files, "created_at": func.now()},
         )
     )

@@ -5,14 +5,13 @@ attempt take its lease and raise LeaseLost when it no longer holds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
 from bitsmith_core.db import Tx, database_now
-from bitsmith_core.db.models import IdempotencyKey, Job, JobEvent
-from bitsmith_core.errors import IdempotencyMismatch, InvalidSpec, NotFound, Problem
-from bitsmith_core.ids import FileId, JobId, new_job_id
+from bitsmith_core.db.models import Job, JobEvent
+from bitsmith_core.errors import InvalidSpec, NotFound, Problem
+from bitsmith_core.ids import FileId, JobId, ProjectId, new_job_id
 from bitsmith_core.jobs import leases, outbox, repository, workers
 from bitsmith_core.jobs.failures import retry_delay
 from bitsmith_core.jobs.leases import Lease
@@ -23,56 +22,47 @@ from bitsmith_core.wire import Failed, FailureClass, Finished, Line, Note, Progr
 OFFER_AGAIN_AFTER = timedelta(seconds=15)  # a message is claimed within a second or two, or it is lost
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    job: Job
-    is_replay: bool  # the answer given earlier under the same idempotency key
-
-
-def submit(tx: Tx, spec: JobSpec, *, key: str | None = None) -> Submission:
+def submit(tx: Tx, spec: JobSpec, *, project: ProjectId) -> Job:
     """Queue a job. The one door in: API and operator both come through here.
-
-    Args:
-        key: the client's idempotency key; the same key and spec answer with the job made the first time.
 
     Raises:
         InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
-        IdempotencyMismatch: the key was used for another spec.
     """
-    if key is not None and (known := repository.remembered(tx, key)) is not None:
-        if known.request_sha256 != spec.sha256:
-            raise IdempotencyMismatch(f"idempotency key {key!r} was used for another request; choose a new key")
-        return Submission(job=get(tx, known.job_id), is_replay=True)
-
-    check(tx, spec)
+    check(tx, spec, project=project)
     job = Job(
         id=new_job_id(),
+        project_id=project,
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.sha256,
         base_model=spec.model,
         training_file=spec.training_file,
         validation_file=spec.validation_file,
+        labels=dict(spec.metadata),
         last_seq=0,
     )
     tx.add(job)
     tx.flush()
-    if key is not None:
-        tx.add(IdempotencyKey(key=key, request_sha256=spec.sha256, job_id=job.id))
     _tell(tx, job, "job.queued", "Job queued.")
     tx.flush()
     tx.refresh(job)
-    return Submission(job=job, is_replay=False)
+    return job
 
 
-def check(tx: Tx, spec: JobSpec) -> None:
+def check(tx: Tx, spec: JobSpec, *, project: ProjectId) -> None:
     """Whether the spec could be submitted now; writes nothing.
 
     Raises:
         InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
     """
-    problems = [*_unusable_files(tx, spec), *_unknown_model(tx, spec)]
+    problems = [*_unusable_files(tx, spec, project), *_unknown_model(tx, spec)]
     if problems:
         raise InvalidSpec(problems[0].detail, problems)
+
+
+def belongs_to(tx: Tx, job_id: JobId, project: ProjectId) -> bool:
+    """Whether the job exists, for this project."""
+    job = repository.get(tx, job_id)
+    return job is not None and job.project_id == project
 
 
 def get(tx: Tx, job_id: JobId) -> Job:
@@ -233,8 +223,10 @@ def status_counts(tx: Tx) -> dict[str, int]:
     return repository.count_by_status(tx)
 
 
-def page(tx: Tx, *, limit: int, after: JobId | None = None, statuses: Sequence[JobStatus] = ()) -> list[Job]:
-    return repository.page(tx, limit=limit, after=after, statuses=statuses)
+def page(
+    tx: Tx, *, project: ProjectId, limit: int, after: JobId | None = None, statuses: Sequence[JobStatus] = ()
+) -> list[Job]:
+    return repository.page(tx, project=project, limit=limit, after=after, statuses=statuses)
 
 
 def _attempt_failed(tx: Tx, job: Job, failure: Failed) -> JobStatus:
@@ -276,7 +268,7 @@ def _tell(tx: Tx, job: Job, event: str, message: str, *, level: str = "info", **
     repository.add_event(tx, job, type_="message", level=level, message=message, data={"event": event, **data})
 
 
-def _unusable_files(tx: Tx, spec: JobSpec) -> list[Problem]:
+def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:
     """Files that do not exist, or that were uploaded for another purpose and so checked for another shape."""
     named = {
         "/training_file": (spec.training_file, "fine-tune"),
@@ -291,7 +283,7 @@ def _unusable_files(tx: Tx, spec: JobSpec) -> list[Problem]:
     problems = []
     for pointer, (file_id, purpose) in named.items():
         file = repository.file(tx, FileId(file_id))
-        if file is None:
+        if file is None or file.project_id != project or file.deleted_at is not None:
             detail = f"there is no file {file_id}; upload it to /v1/files"
             problems.append(Problem(pointer=pointer, code="unknown_file", detail=detail))
         elif file.purpose != purpose:

@@ -6,12 +6,12 @@ from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import EvalResult, Model, Version
 from bitsmith_core.errors import NotFound
-from bitsmith_core.ids import JobId
+from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.registry import repository
 
 
-def publish(tx: Tx, *, name: str, job_id: JobId, manifest: Manifest, prefix: str) -> Version:
-    """A finished job's bundle becomes the next version of `name`.
+def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: Manifest, prefix: str) -> Version:
+    """A finished job's bundle becomes the next version of the project's `name`.
 
     Call it in the transaction that finishes the job, so that the lease fences both. Idempotent: a job
     that has published already gets its version again, so the last step may be repeated after a crash.
@@ -22,7 +22,7 @@ def publish(tx: Tx, *, name: str, job_id: JobId, manifest: Manifest, prefix: str
     published = repository.version_of_job(tx, job_id)
     if published is not None:
         return published
-    model = repository.get_or_make(tx, name=name, base_model=manifest.base_model)
+    model = repository.get_or_make(tx, project=project, name=name, base_model=manifest.base_model)
     version = Version(
         model=model,
         number=repository.next_number(tx, model),
@@ -40,16 +40,16 @@ def publish(tx: Tx, *, name: str, job_id: JobId, manifest: Manifest, prefix: str
     return version
 
 
-def get(tx: Tx, name: str) -> Model:
+def get(tx: Tx, name: str, *, project: ProjectId) -> Model:
     """The model with all its versions and scores."""
-    model = repository.named(tx, name)
+    model = repository.named(tx, name, project=project)
     if model is None:
         raise NotFound(f"there is no model {name!r} in the registry")
     return model
 
 
-def get_version(tx: Tx, name: str, number: int) -> Version:
-    model = get(tx, name)
+def get_version(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version:
+    model = get(tx, name, project=project)
     for version in model.versions:
         if version.number == number:
             return version
@@ -61,8 +61,8 @@ def results_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     return {v.job_id: f"{v.model.name}@{v.number}" for v in repository.versions_of_jobs(tx, job_ids)}
 
 
-def page(tx: Tx, *, limit: int, after: str | None = None) -> list[Model]:
-    return repository.page(tx, limit=limit, after=after)
+def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None = None) -> list[Model]:
+    return repository.page(tx, project=project, limit=limit, after=after)
 
 
 def count_versions(tx: Tx) -> int:

@@ -1,0 +1,1 @@
+"""What is told outside: webhooks, and the audit trail."""
