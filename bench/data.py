@@ -33,9 +33,9 @@ def as_examples(windows_BT: Tensor) -> list[Example]:
 
 
 def instructions(
-    file: Path, tokenizer: Any, *, examples: int, held_out: int, max_length: int
-) -> tuple[list[Example], list[Example]]:
-    """(training, held out) from a JSON list or JSONL of records; which is which depends on the file alone.
+    file: Path, tokenizer: Any, *, examples: int, held_out: int, spare: int, max_length: int
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """(training, held out, spare) from a JSON list or JSONL of records; which is which depends on the file alone.
 
     Examples longer than max_length are left out, so that every method learns whole answers.
     """
@@ -51,6 +51,6 @@ def instructions(
         example = encode(record, tokenizer, max_length)
         if not example.is_cut and any(example.learned[1:]):
             found.append(example)
-        if len(found) == examples + held_out:
-            return found[held_out:], found[:held_out]
+        if len(found) == held_out + examples + spare:
+            return found[held_out : held_out + examples], found[:held_out], found[held_out + examples :]
     raise SystemExit(f"{file.name} holds {len(found)} examples of at most {max_length} tokens; ask for fewer")

@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bitsmith_core.spec import Distillation, InitialCodes, Training
+from bitsmith_engine.calibrate.start import uniform_plans
 from bitsmith_engine.calibrate.windows import calibration_windows
-from bitsmith_engine.data.batching import epoch_order
 from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
 from bitsmith_engine.evaluate.text import read_tokens, split_windows, window_losses
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.nn.assembly import load_quantized
-from bitsmith_engine.quant.plan import Plans, plan_layer
+from bitsmith_engine.quant.plan import Plans
 from bitsmith_engine.runtime import Runtime, choose_runtime, peak_memory_bytes
 from bitsmith_engine.train.adapters import linear_names
+from bitsmith_engine.train.loop import plan_steps
 from data import as_examples, instructions, text_windows
 from peers import ours, ptq, sft
 from peers.rounding import Grid
@@ -123,24 +124,24 @@ def _quantized_by(
 
 
 def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results: Results) -> None:
-    examples, held_out = instructions(
+    examples, held_out, spare = instructions(
         settings.alpaca,
         base.tokenizer,
         examples=settings.examples,
         held_out=settings.held_out,
+        spare=settings.calibration_examples,
         max_length=settings.max_length,
     )
     if settings.calibration is None:
-        windows_BT = calibration_windows(examples, samples=settings.windows, length=settings.length, seed=0)
-        measured = examples
+        measured = spare or examples
+        windows_BT = calibration_windows(measured, samples=settings.windows, length=settings.length, seed=0)
     else:
         windows_BT = text_windows(
             settings.calibration, base.tokenizer, windows=settings.windows, length=settings.length, seed=0
         )
         measured = as_examples(windows_BT)
     if settings.start.upper().startswith("INT"):
-        bits = int(settings.start[3:])
-        plans = {name: plan_layer(bits, base.weights.get(f"{name}.weight").shape[1]) for name in linear_names(base)}
+        plans = uniform_plans(base, int(settings.start[3:]))
     else:
         plans = ours.bit_map(
             base, measured, runtime, bpw=float(settings.start), widths=settings.widths,
@@ -158,12 +159,7 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
 
     _row(results, runtime, lambda: load_float(base, runtime), judge, lambda model: {}, method="float", seed=None)
     for seed in settings.seeds:
-        lengths = [len(example.ids) for example in examples]
-        plan = [
-            batch
-            for epoch in range(settings.epochs)
-            for batch in epoch_order(lengths, settings.batch, seed=seed, epoch=epoch)
-        ]
+        training = Training(epochs=settings.epochs, batch_size=settings.batch, packing=False)
         task = sft.Task(
             base=base,
             plans=plans,
@@ -172,9 +168,9 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
             requantization=_calibration(settings, is_distilled=settings.requantize_distils),
             cache=settings.cache,
             examples=examples,
-            plan=plan,
+            plan=plan_steps(examples, training, seed=seed),
             batch_size=settings.batch,
-            warmup_fraction=Training().warmup_fraction,
+            warmup_fraction=training.warmup_fraction,
             runtime=runtime,
             seed=seed,
             rates=sft.RATES | dict(settings.rate),
@@ -284,7 +280,10 @@ def _arguments() -> argparse.Namespace:
 
     tune = commands.add_parser("sft", parents=[common])
     tune.add_argument("--alpaca", type=Path, required=True, help="a JSON list or JSONL of instructions")
-    tune.add_argument("--calibration", type=Path, help="a text file; the training examples if unset")
+    tune.add_argument("--calibration", type=Path, help="a text file to calibrate on; the training examples if unset")
+    tune.add_argument(
+        "--calibration-examples", type=int, default=0, help="that many other examples of --alpaca to calibrate on"
+    )
     tune.add_argument("--start", default="INT4", help="INT2 to INT8, or bits per weight of a layer-mix")
     tune.add_argument("--no-distillation", action="store_true", help="start from the first codes")
     tune.add_argument(
