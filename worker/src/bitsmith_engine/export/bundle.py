@@ -7,7 +7,7 @@ config.json, tokenizer files
 evals.json           scores and items
 bf16/                the same model dequantized, for transformers and everything that reads its folders;
                      a weight there is the native one rounded to bfloat16
-bits.svg, sensitivity.*   what the search found, if there was one
+bits.svg, sensitivity.json   what the search found, if there was one
 manifest.json        written last
 
 A job that trains adapters leaves adapter/ (peft's format), bf16/ (merged), evals.json and manifest.json instead.

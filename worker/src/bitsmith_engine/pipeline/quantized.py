@@ -17,7 +17,9 @@ from bitsmith_core.spec import (
     JobSpec,
     LayerMixQuantization,
     LoraSettings,
+    QsftSettings,
     Quantization,
+    QuantizeSettings,
     UniformQuantization,
 )
 from bitsmith_core.wire import Stage
@@ -50,7 +52,12 @@ from bitsmith_engine.search.channels import WIDTHS as CHANNEL_WIDTHS
 from bitsmith_engine.search.channels import channel_plan
 from bitsmith_engine.search.measuring import measure_into
 from bitsmith_engine.search.rounding import Grid
-from bitsmith_engine.search.sensitivity import choose_calibration, load_channels, load_sensitivity
+from bitsmith_engine.search.sensitivity import (
+    SENSITIVITY_FILE,
+    choose_calibration,
+    load_channels,
+    load_sensitivity,
+)
 from bitsmith_engine.train.loop import plan_steps, train
 
 _PLANS_FILE = "plans.json"
@@ -192,24 +199,23 @@ def score(job: Job, folder: Path, observer: Observer) -> None:
 
 
 def export(job: Job, folder: Path) -> Exported:
-    settings = _quantization(job.spec)
+    settings = _settings(job.spec)
     stage = _start(job.spec) if job.spec.training is None else Stage.TRAINING
     kept = job.store.folder(stage)
     parameters, rest = load_parameters(kept, torch.device("cpu")), load_rest(kept)
     evals = read_evals(job)
     model_bytes = write_native(job.base, parameters, rest, evals, folder)
-    exports = [] if isinstance(job.spec.settings, LoraSettings) else job.spec.settings.exports
-    if "bf16" in exports:
+    if "bf16" in settings.exports:
         write_bf16(job.base, parameters, rest, folder / "bf16")
-    for name in _search_results(job):
-        shutil.copyfile(name, folder / name.name)
+    for file in _search_results(job):
+        shutil.copyfile(file, folder / file.name)
     return Exported(
         quantization=quantization_facts(
             job.base,
             parameters,
             _gain_of_layer(job),
-            fallback_notes(parameters, group_size=settings.group_size),
-            scheme=settings.scheme,
+            fallback_notes(parameters, group_size=settings.quantization.group_size),
+            scheme=settings.quantization.scheme,
             model_bytes=model_bytes,
         ),
         training=None if job.spec.training is None else read_training_facts(job),
@@ -217,9 +223,13 @@ def export(job: Job, folder: Path) -> Exported:
     )
 
 
-def _quantization(spec: JobSpec) -> Quantization:
+def _settings(spec: JobSpec) -> QsftSettings | QuantizeSettings:
     assert not isinstance(spec.settings, LoraSettings), "adapters have stages of their own"
-    return spec.settings.quantization
+    return spec.settings
+
+
+def _quantization(spec: JobSpec) -> Quantization:
+    return _settings(spec).quantization
 
 
 def _start(spec: JobSpec) -> Stage:
@@ -279,7 +289,5 @@ def _search_results(job: Job) -> Iterator[Path]:
     """What the registry shows of the search, and what another search re-uses."""
     if isinstance(_quantization(job.spec), UniformQuantization):
         return
-    yield from sorted(
-        path for path in job.store.folder(Stage.MEASURING).iterdir() if path.name.startswith("sensitivity")
-    )
+    yield job.store.folder(Stage.MEASURING) / SENSITIVITY_FILE
     yield job.store.folder(Stage.SEARCHING) / _BIT_MAP_FILE
