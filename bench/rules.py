@@ -9,7 +9,6 @@ is kept beside the results. Held-out cross-entropy in nats per byte on the last 
 import argparse
 import json
 import random
-import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.quant.affine import quantize
 from bitsmith_engine.quant.parameter import QuantParameter
 from bitsmith_engine.quant.scheme import scheme_for
+from results import environment
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -75,10 +75,7 @@ def main() -> None:
                 f"{rule:34} {seed:4d} {row['loss']:7.3f} {100 * row['flip_rate']:8.2f} {row['wall_s']:5.0f}", flush=True
             )
     if arguments.out:
-        environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "command": sys.argv}
-        arguments.out.write_text(
-            json.dumps({"environment": environment, "bits": arguments.bits, "rows": rows}, indent=1)
-        )
+        arguments.out.write_text(json.dumps({**environment(), "bits": arguments.bits, "rows": rows}, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from bitsmith_core.spec import DiodeMix as DiodeMixSettings
 from bitsmith_core.spec import LoraTraining
-from bitsmith_engine.calibrate.start import round_base
+from bitsmith_engine.calibrate.start import round_base, start_weights
 from bitsmith_engine.data.batching import Batch, collate
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.models.forward import Places, hidden_at, token_losses
@@ -101,9 +101,6 @@ def backward(model: Any, batch: Batch) -> None:
 
 def _ours(mode: str) -> Callable[[Base, Batch, Runtime], Step]:
     def prepare(base: Base, batch: Batch, runtime: Runtime) -> Step:
-        def read(name: str) -> torch.Tensor:
-            return base.weights.get(f"{name}.weight")
-
         parameters = round_base(base, 4, runtime)
         model = load_quantized(base, parameters, runtime)
         optimizer = DiodeMix(
@@ -111,7 +108,7 @@ def _ours(mode: str) -> Callable[[Base, Batch, Runtime], Step]:
             DiodeMixSettings.model_validate({"mode": mode}),
             Schedule(steps=1000, warmup_fraction=0.0),
             seed=0,
-            float_weight=read,
+            float_weight=start_weights(base, parameters, "rtn"),
         )
         attach_sink(model, optimizer)
 
@@ -150,8 +147,8 @@ def _adamw_step(model: Any, batch: Batch, rate: float) -> Step:
 
 
 METHODS: dict[str, Callable[[Base, Batch, Runtime], Step]] = {
-    "ours": _ours("residual"),
     "scales_only": _ours("scales_only"),
+    "residual": _ours("residual"),
     "qlora": _adapter(nf4=True),
     "lora": _adapter(nf4=False),
     "full": _full,

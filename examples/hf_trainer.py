@@ -6,9 +6,8 @@ python examples/hf_trainer.py MODEL_FOLDER TRAINING.jsonl OUT
 import sys
 from pathlib import Path
 
-import torch
 from bitsmith_core.spec import DiodeMix as Settings
-from bitsmith_engine.calibrate.start import round_base
+from bitsmith_engine.calibrate.start import round_base, start_weights
 from bitsmith_engine.data.examples import load_examples
 from bitsmith_engine.models.opening import open_base
 from bitsmith_engine.nn.assembly import load_quantized
@@ -27,9 +26,6 @@ def main(model_folder: Path, training_file: Path, out: Path) -> None:
     base = open_base(model_folder)
     examples = load_examples(training_file, base.tokenizer, max_length=256, observer=Silent())
 
-    def read(name: str) -> torch.Tensor:
-        return base.weights.get(f"{name}.weight")
-
     parameters = round_base(base, 4, runtime)
     model = load_quantized(base, parameters, runtime)
 
@@ -40,7 +36,7 @@ def main(model_folder: Path, training_file: Path, out: Path) -> None:
         Schedule(steps=steps, warmup_fraction=0.1),
         anchors=[layer.anchor for layer in quant_linears(model)],
         seed=0,
-        float_weight=read,
+        float_weight=start_weights(base, parameters, "rtn"),
     )
     attach_sink(model, optimizer)
     trainer = Trainer(

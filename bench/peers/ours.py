@@ -28,6 +28,11 @@ from bitsmith_engine.quant.storage import (
     save_rest,
 )
 from bitsmith_engine.runtime import Runtime
+from bitsmith_engine.search.allocate import allocate, plans_of_bits
+from bitsmith_engine.search.measuring import measure_into
+from bitsmith_engine.search.rounding import Grid
+from bitsmith_engine.search.sensitivity import choose_calibration, load_sensitivity
+from bitsmith_engine.train.loop import train
 from torch import Tensor
 
 
@@ -55,11 +60,6 @@ def bit_map(
     folder: Path,
 ) -> Plans:
     """The plan of every linear layer; what the search measured is kept in the folder and found again."""
-    from bitsmith_engine.search.allocate import allocate, plans_of_bits
-    from bitsmith_engine.search.measuring import measure_into
-    from bitsmith_engine.search.rounding import Grid
-    from bitsmith_engine.search.sensitivity import choose_calibration, load_sensitivity
-
     measured = folder / f"sensitivity-{samples}-{seed}-{'-'.join(map(str, widths))}-{digest(examples)}"
     if not (measured / "done").is_file():
         measured.mkdir(parents=True, exist_ok=True)
@@ -134,8 +134,6 @@ def tune(
     seed: int,
 ) -> tuple[Any, dict[str, float]]:
     """Q-SFT; the parameters change. Returns the model and what DiodeMix reports."""
-    from bitsmith_engine.train.loop import train
-
     parameters, rest, float_weight = start
     optimizer = DiodeMix(
         parameters,
@@ -145,9 +143,9 @@ def tune(
         float_weight=float_weight,
     )
     model = load_quantized(base, parameters, runtime, rest)
-    norms = [parameter for name, parameter in model.named_parameters() if "norm" in name]
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     facts = train(
-        model, optimizer, examples, plan, training, runtime, Silent(), floats=norms,
+        model, optimizer, examples, plan, training, runtime, Silent(), floats=norms_and_biases,
         float_learning_rate=settings.float_learning_rate,
     )  # fmt: skip
     return model, {"flips": facts.flips, "flip_rate": facts.flip_rate}
