@@ -109,7 +109,8 @@ def lora(task: Task) -> Result:
 
 
 def lora_requant(task: Task) -> Result:
-    folder = task.cache / f"adapter-{ours.digest([task.seed, task.rates['lora-requant'], task.plan])}"
+    made_of = [task.seed, task.rates["lora-requant"], task.plan, task.examples]
+    folder = task.cache / f"adapter-{ours.digest(made_of)}"
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(_adapter(task, "lora-requant", nf4=False), folder)
     merged = replace(task.base, weights=_Merged(dict(merged_tensors(task.base, folder, dtype=torch.float32))))
