@@ -6,6 +6,7 @@ from bitsmith_core.spec import JobSpec, QsftMethod, base_slug, hub_reference, lo
 from pydantic import ValidationError
 
 TRAINING, VALIDATION = new_file_id(), new_file_id()
+SAME_SCORE_TWICE = [{"task": "piqa", "file": TRAINING}, {"task": "piqa", "file": VALIDATION}]
 
 
 def request(**changes: object) -> dict[str, object]:
@@ -55,6 +56,7 @@ def test_defaults_written_out_are_the_same_request() -> None:
             {"method": {"type": "qsft", "qsft": {"evaluation": {"benchmarks": [{"task": "x", "file": TRAINING}]}}}},
             "task",
         ),
+        ({"method": {"type": "qsft", "qsft": {"evaluation": {"benchmarks": SAME_SCORE_TWICE}}}}, "evaluation"),
     ],
 )
 def test_a_mistake_is_refused_where_it_is(changes: dict[str, object], place: str) -> None:

@@ -1,8 +1,8 @@
 """What a job leaves behind besides the quantized checkpoint: scores and exports."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bitsmith_core.spec.references import FileRef
 from bitsmith_core.spec.strict import Strict
@@ -39,6 +39,14 @@ class Evaluation(Strict):
 
     perplexity_examples: int = Field(default=200, ge=2, le=1_000_000, description="validation examples scored at most")
     multiple_choice: MultipleChoice | None = MultipleChoice()
+
+    @model_validator(mode="after")
+    def _scores_have_names_of_their_own(self) -> Self:
+        asked = [(benchmark.task, benchmark.num_fewshot) for benchmark in self.benchmarks]
+        for task, num_fewshot in asked:
+            if asked.count((task, num_fewshot)) > 1:
+                raise ValueError(f"benchmarks names {task} with num_fewshot {num_fewshot} twice; ask for it once")
+        return self
 
 
 Export = Literal["bf16"]
