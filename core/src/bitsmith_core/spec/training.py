@@ -91,7 +91,10 @@ class Training(_Loop):
         default=True, description="several short examples in one row; none sees another, and the loss is the same"
     )
     checkpoint_steps: int = Field(
-        default=100, ge=1, description="optimizer steps between checkpoints a restarted job continues from"
+        default=100,
+        ge=1,
+        description="optimizer steps between checkpoints; a NaN returns to the last one, and an engine that is started "
+        "again in the same folder continues from it",
     )
     max_rollbacks: int = Field(
         default=2, ge=0, le=10, description="returns to the last checkpoint, at half the rates, after a loss of NaN"

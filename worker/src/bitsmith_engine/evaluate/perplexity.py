@@ -52,7 +52,7 @@ def answer_losses(model: Any, examples: Sequence[Example], runtime: Runtime) -> 
 
 
 def perplexity(losses: Sequence[AnswerLoss]) -> tuple[float, float | None]:
-    """(value, standard error); infinite when the mean loss leaves what a float can exponentiate."""
+    """(value, standard error); a mean loss above 700 nats counts as 700, near what exp of a float can hold."""
     tokens = sum(loss.tokens for loss in losses)
     mean = math.fsum(loss.nll for loss in losses) / tokens
     value = math.exp(min(mean, 700.0))
