@@ -58,6 +58,14 @@ def test_choices_in_one_row_score_as_if_they_were_alone(model: Any, examples: li
         assert found[index].scores == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_model_that_overflows_chooses_nothing(toy_inputs: Path, examples: list[Example]) -> None:
+    broken = load_float(open_base(toy_inputs / "model"), RUNTIME)
+    broken.model.norm.weight.data[0] = math.nan
+    questions = plan_of(examples, multiple_choice={"questions": 2, "choices": 4}).questions
+    with pytest.raises(Diverged, match="no finite likelihood"):
+        list(choice_scores(broken, questions, RUNTIME))
+
+
 def test_a_question_has_its_own_answer_among_different_others(examples: list[Example]) -> None:
     own = {example.prompt_ids: example.answer_ids for example in examples}
     questions = plan_of(examples, multiple_choice={"questions": 100, "choices": 4}).questions

@@ -41,6 +41,8 @@ def main() -> int:
         emit(Failed(failure=error.failure, code=error.code, message=str(error)))
         return ExitStatus.STOPPED
     except EngineError as error:
+        if not leads:  # its lines go nowhere; a failure of one rank must not be silent
+            print(f"{error.code}: {error}", file=sys.stderr)
         emit(Failed(failure=error.failure, code=error.code, message=str(error)))
         return ExitStatus.FAILED
     except Exception as error:

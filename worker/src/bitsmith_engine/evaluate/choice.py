@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from bitsmith_engine.data.batching import by_length
+from bitsmith_engine.errors import Diverged
 from bitsmith_engine.evaluate.perplexity import BATCH_TOKENS
 from bitsmith_engine.evaluate.plan import Question
 from bitsmith_engine.models.forward import Places, hidden_at, token_losses
@@ -41,7 +42,11 @@ class ChoiceScores(BaseModel):
 
 @torch.no_grad()
 def choice_scores(model: Any, questions: Sequence[Question], runtime: Runtime) -> Iterator[dict[int, ChoiceScores]]:
-    """Scores by position in `questions`, batch by batch."""
+    """Scores by position in `questions`, batch by batch.
+
+    Raises:
+        Diverged: a likelihood is NaN or infinite.
+    """
     lengths = [len(question.prompt_ids) + sum(map(len, question.choices)) for question in questions]
     for indices in by_length(lengths, BATCH_TOKENS):
         chosen = [questions[index] for index in indices]
@@ -87,8 +92,11 @@ def _log_likelihoods(model: Any, questions: Sequence[Question], runtime: Runtime
     hidden_AH = hidden_at(
         model, tokens_BT.to(runtime.device), at, mask_B1TT=mask_B1TT, position_BT=position_BT.to(runtime.device)
     )
+    losses_A = token_losses(model, hidden_AH, at.target_A)
+    if not bool(losses_A.isfinite().all()):
+        raise Diverged("the model gives a choice no finite likelihood: its weights or activations overflowed")
     totals = [[0.0] * len(question.choices) for question in questions]
-    for (row, number), loss in zip(owners, token_losses(model, hidden_AH, at.target_A).tolist(), strict=True):
+    for (row, number), loss in zip(owners, losses_A.tolist(), strict=True):
         totals[row][number] -= loss
     return totals
 
