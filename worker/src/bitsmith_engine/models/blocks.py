@@ -10,6 +10,7 @@ Shape letters: B windows, T tokens per window, H hidden features, A places, V vo
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -44,11 +45,12 @@ class Blocks:
     def layer(self, depth: int) -> Iterator[DecoderLayer]:
         """The decoder layer with its float weights; its parameters are named as below model.layers.<depth>."""
         layer = self._skeleton.model.layers[depth]
+        empty = deepcopy(layer)
         prefix = f"model.layers.{depth}."
         fill(self._skeleton, self._base, [prefix + name for name, _ in layer.named_parameters()], self._runtime)
         yield layer
         # A caller may have put other modules into it: the next one to enter gets an untouched layer.
-        self._skeleton.model.layers[depth] = build_empty(self._base.config).model.layers[depth]
+        self._skeleton.model.layers[depth] = empty
 
     def run(self, layer: DecoderLayer, hidden_BTH: Tensor) -> Tensor:
         """One decoder layer on windows without padding, or padded on the right: attention is causal."""
