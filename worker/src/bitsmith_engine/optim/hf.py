@@ -39,6 +39,7 @@ class HFDiodeMix(torch.optim.Optimizer):
     """A GradientSink that steps like a torch optimizer.
 
     Args:
+        settings: trust_every is not heeded, for nothing here brings batches to review flips on.
         schedule: how the flip budget is spent; lr_scheduler takes the learning rate from it too.
         anchors: of all quantized layers, `[layer.anchor for layer in quant_linears(model)]`. A torch optimizer must
             have parameters and a Trainer wants to see them; these are never changed.
@@ -60,6 +61,8 @@ class HFDiodeMix(torch.optim.Optimizer):
         self._scale_learning_rate = settings.scale_learning_rate
         self._step = 0
         self._is_pending = False  # has a backward pass brought gradients since the last step?
+        # Without a review the flips noted for it would only pile up.
+        settings = settings.model_copy(update={"trust_every": None})
         self._diodemix = DiodeMix(parameters, settings, _Followed(self), seed=seed, float_weight=float_weight)
         self.report: StepReport | None = None
         """Of the last step."""
