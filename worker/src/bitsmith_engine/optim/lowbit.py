@@ -135,10 +135,7 @@ class LowBitMatrix:
         assert within is not None, "only a matrix with one scale has values by position"
         moved = (self.read_at(index) + change).clamp_(-within, within)
         if self.kind == "int4":
-            row, where = torch.unique(index // self.shape[1], return_inverse=True)
-            values_RK = unpack(self._values[row], 4, self.shape[1])
-            values_RK[where, index % self.shape[1]] = (moved / self.step).round_().add_(_TOP["int4"]).to(torch.uint8)
-            self._values[row] = pack(values_RK, 4)
+            self._put_nibbles(index, (moved / self.step).round_().to(torch.int8))
         elif self.kind == "int8":
             self._values.view(-1)[index] = (moved / self.step).round_().to(torch.int8)
         else:
@@ -147,10 +144,7 @@ class LowBitMatrix:
     def zero_at_(self, index: Tensor) -> None:
         """Forget the values at distinct flat positions."""
         if self.kind == "int4":
-            row, where = torch.unique(index // self.shape[1], return_inverse=True)
-            values_RK = unpack(self._values[row], 4, self.shape[1])
-            values_RK[where, index % self.shape[1]] = _TOP["int4"]
-            self._values[row] = pack(values_RK, 4)
+            self._put_nibbles(index, torch.zeros_like(index, dtype=torch.int8))
         else:
             self._values.view(-1)[index] = 0
 
@@ -160,7 +154,17 @@ class LowBitMatrix:
     def _integers(self, rows: slice) -> Tensor:
         if self.kind == "int8":
             return self._values[rows]
-        return unpack(self._values[rows], 4, self.shape[1]).to(torch.int8) - _TOP["int4"]
+        return self._from_nibbles(self._values[rows])
+
+    def _put_nibbles(self, index: Tensor, integers: Tensor) -> None:
+        """At distinct flat positions; the rows that they lie in are unpacked and packed again."""
+        row, where = torch.unique(index // self.shape[1], return_inverse=True)
+        integers_RK = self._from_nibbles(self._values[row])
+        integers_RK[where, index % self.shape[1]] = integers
+        self._values[row] = _nibbles(integers_RK)
+
+    def _from_nibbles(self, packed_RP: Tensor) -> Tensor:
+        return unpack(packed_RP, 4, self.shape[1]).to(torch.int8) - _TOP["int4"]
 
 
 def _nibbles(integers_RK: Tensor) -> Tensor:
