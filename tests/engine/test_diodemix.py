@@ -3,7 +3,10 @@
 import pytest
 import torch
 from bitsmith_core.spec import DiodeMix as Settings
+from bitsmith_engine.optim.codes import Average, ErrorIntoMomentum, Now
 from bitsmith_engine.optim.diodemix import MOMENT_BETA, DiodeMix
+from bitsmith_engine.optim.lowbit import draw_dither
+from bitsmith_engine.optim.momentum import DenseMomentum
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.quant.affine import quantize
 from bitsmith_engine.quant.parameter import QuantParameter
@@ -285,6 +288,24 @@ def test_every_rule_lowers_a_quadratic_loss(settings: dict[str, object]) -> None
     assert optimizer.total_flips > 0
     # A subspace of 6 directions sees 6 of 128.
     assert error() < (0.99 if settings.get("momentum") == "low_rank" else 0.85) * before
+
+
+def test_the_momentum_gets_the_whole_step_back_of_codes_that_the_gate_holds() -> None:
+    cpu, beta = torch.device("cpu"), 0.9
+    momentum = DenseMomentum(N, K, "float32", cpu)
+    rule = ErrorIntoMomentum(Average(momentum, beta, gate_sigma=1e6))
+    now = Now(
+        codes_NK=torch.full((N, K), 4, dtype=torch.uint8),
+        top_code=15,
+        row_root_N=torch.ones(N),
+        column_root_K=torch.ones(K),
+        levels_NG=torch.full((N, 1), 3.0),
+        dither=draw_dither(N, K, torch.Generator().manual_seed(0), cpu),
+    )
+    rule.receive(torch.ones(N, K), now, is_first=True)
+    before_NK = momentum.read(slice(None))
+    assert len(rule.wishes(now).index_C) == 0
+    torch.testing.assert_close(momentum.read(slice(None)), before_NK / beta)
 
 
 @pytest.mark.parametrize("settings", [*MODES, {"mode": "scales_only"}, {"trust_every": 3}], ids=str)

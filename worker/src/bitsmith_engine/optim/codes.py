@@ -168,8 +168,7 @@ class _FromMomentum:
         for rows in row_chunks(now.codes_NK):
             u_RK = self._average.normalized(now, rows)
             passes_RK = self._average.passes(u_RK)
-            signed_RK, wants_RK = self._weigh(u_RK, now, rows)
-            found.append(_pick(signed_RK, wants_RK & passes_RK, now, rows))
+            found.append(_pick(*self._weigh(u_RK, passes_RK, now, rows), now, rows))
         return _joined(found)
 
     def moved(self, index: Tensor, up: Tensor) -> None:
@@ -181,8 +180,8 @@ class _FromMomentum:
     def state(self) -> dict[str, Tensor]:
         return self._average.state()
 
-    def _weigh(self, u_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
-        """(how much each code wants to go up, whether it does); may overwrite u_RK."""
+    def _weigh(self, u_RK: Tensor, passes_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
+        """(how much each code wants to go up, whether it does and passes the gate); may overwrite u_RK."""
         raise NotImplementedError
 
 
@@ -192,8 +191,8 @@ class Rank(_FromMomentum):
     def moved(self, index: Tensor, up: Tensor) -> None:
         self._average.momentum.zero_at_(index)
 
-    def _weigh(self, u_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
-        return u_RK.neg_(), u_RK != 0
+    def _weigh(self, u_RK: Tensor, passes_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
+        return u_RK.neg_(), passes_RK & (u_RK != 0)
 
 
 class StochasticRounding(_FromMomentum):
@@ -201,22 +200,22 @@ class StochasticRounding(_FromMomentum):
         super().__init__(average)
         self._random = random
 
-    def _weigh(self, u_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
+    def _weigh(self, u_RK: Tensor, passes_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
         d_RK = now.in_levels_(u_RK, rows)
         chance_RK = torch.rand(d_RK.shape, generator=self._random).to(d_RK.device)
-        return d_RK.neg_(), d_RK.abs() > chance_RK
+        return d_RK.neg_(), passes_RK & (d_RK.abs() > chance_RK)
 
 
 class AdamRoundToNearest(_FromMomentum):
-    def _weigh(self, u_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
+    def _weigh(self, u_RK: Tensor, passes_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
         d_RK = now.in_levels_(u_RK, rows)
-        return d_RK.neg_(), d_RK.abs() > 0.5
+        return d_RK.neg_(), passes_RK & (d_RK.abs() > 0.5)
 
 
 class ErrorIntoMomentum(_FromMomentum):
-    def _weigh(self, u_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
+    def _weigh(self, u_RK: Tensor, passes_RK: Tensor, now: Now, rows: slice) -> tuple[Tensor, Tensor]:
         move_RK = now.in_levels_(u_RK, rows).neg_()
-        wants_RK = move_RK.abs() > 0.5
+        wants_RK = passes_RK & (move_RK.abs() > 0.5)
         codes_RK = now.codes_NK[rows]
         has_room_RK = torch.where(move_RK > 0, codes_RK < now.top_code, codes_RK > 0)
         error_RK = move_RK - move_RK.sign() * (wants_RK & has_room_RK)
