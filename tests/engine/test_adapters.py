@@ -19,6 +19,7 @@ from bitsmith_engine.runtime import Runtime
 from bitsmith_engine.train import adapters
 from bitsmith_engine.train.adapters import AdapterResult, train_adapter
 from torch import Tensor
+from toy_training import never_learned
 
 pytestmark = [  # third parties' own
     pytest.mark.filterwarnings(
@@ -225,11 +226,12 @@ def test_micro_batches_and_recomputation_change_no_loss(base: Base, examples: li
     assert recomputed.losses == pytest.approx(whole.losses, rel=1e-6)
 
 
-def test_early_stopping_keeps_the_best_adapter(base: Base, examples: list[Example], held_out: list[Example]) -> None:
+def test_early_stopping_keeps_the_best_adapter(base: Base, examples: list[Example]) -> None:
     stopping = EarlyStopping(every_steps=2, patience=2, examples=12)
-    wild = SETTINGS.model_copy(update={"learning_rate": 0.3, "warmup_fraction": 0.0, "early_stopping": stopping})
+    settings = SETTINGS.model_copy(update={"warmup_fraction": 0.0, "early_stopping": stopping})
+    held_out = [never_learned()]
     listener = Listener()
-    result = run(base, examples, nf4=False, settings=wild, epochs=4, observer=listener, held_out=held_out)
+    result = run(base, examples, nf4=False, settings=settings, epochs=4, observer=listener, held_out=held_out)
     assert result.facts.steps < 24
     assert any("stopped after" in message for message in listener.messages)
     best = float(listener.messages[0].split("below ")[1].split()[0])

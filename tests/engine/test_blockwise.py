@@ -6,12 +6,14 @@ import pytest
 import torch
 from bitsmith_engine.calibrate import blockwise
 from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block, relative_error
-from bitsmith_engine.calibrate.latent import Floats, LatentLinear, LatentWeight
+from bitsmith_engine.calibrate.latent import LatentLinear, LatentWeight
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream, advance
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, open_base
+from bitsmith_engine.nn.assembly import REST_DTYPE
 from bitsmith_engine.nn.qlinear import QuantLinear
+from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.quant.parameter import QuantParameter
 from bitsmith_engine.quant.plan import LayerPlan, plan_channel_mix, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
@@ -89,7 +91,7 @@ def test_floats_follow_adamw_and_compute_as_a_16_bit_file_holds_them() -> None:
     module = nn.LayerNorm(32)
     oracle = nn.Parameter(module.weight.detach().clone())
     adamw = torch.optim.AdamW([oracle], lr=1e-2, weight_decay=0.0, eps=1e-10)
-    floats = Floats({"weight": module.weight})
+    floats = Floats({"weight": module.weight}, through=REST_DTYPE)
     for step in range(6):
         gradient = torch.randn(32, generator=torch.Generator().manual_seed(step))
         module.weight.grad, oracle.grad = gradient.clone(), gradient.clone()

@@ -27,11 +27,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bitsmith_engine.calibrate.latent import Floats, LatentLinear, LatentWeight
+from bitsmith_engine.calibrate.latent import LatentLinear, LatentWeight
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream
 from bitsmith_engine.errors import Diverged
 from bitsmith_engine.models.blocks import Blocks, DecoderLayer
+from bitsmith_engine.nn.assembly import REST_DTYPE
+from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.quant.parameter import QuantParameter, by_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
@@ -68,7 +70,7 @@ class StudentLayer:
         for name, parameter in floats.items():
             if prefix + name in rest:
                 parameter.data.copy_(rest[prefix + name])
-        self.floats = Floats(floats)
+        self.floats = Floats(floats, through=REST_DTYPE)
 
     def settle_(self) -> Rest:
         """Write codes and scales into the parameters; returns the floats that changed, by their full names."""

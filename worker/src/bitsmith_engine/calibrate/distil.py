@@ -16,7 +16,7 @@ Files in the run's folder (B windows of T tokens, H hidden features, k kept toke
     blocks/D               layer D when fitted: codes and scales, floats, and the latent weights in float16
     latents/               what the codes of the result stand for, in float16; nothing if the start was kept
     top-*, rest-log-p      the distributions; (8 k + 4) bytes a token
-    end-to-end/S           parameters and optimizer after step S
+    end-to-end/S           scales, floats and optimizer after step S
 
 A block's folder appears by one rename, after everything that the next one needs is written, so a run that was stopped
 or killed goes on where the last block or checkpoint ended, to the same bits on a CPU.
@@ -204,7 +204,6 @@ class _Run:
             self.model(),
             self._parameters,
             plan=self._plan,
-            latent=self._latent,
             seed=self._seed,
             folder=self._folder / "end-to-end",
         )

@@ -11,47 +11,45 @@ codes moving as well): the perplexity of other text falls from 74.4 to 68.3, alt
 themselves rises from 0.18 to 0.33. The block-wise fit knows few windows by heart; only what holds for the whole model
 stays. So the divergence reported here is no measure of success; other text is.
 
-Memory: the quantized model, DiodeMix' state (about 1 byte a weight), one hidden state a decoder layer for each token of
+Memory: the quantized model, DiodeMix' state (16 bytes a scale), one hidden state a decoder layer for each token of
 a step (layers are recomputed in the backward pass), and the logits of some places at a time.
 
 Shape letters: B windows, T tokens per window, H hidden features, A places, V vocabulary, k kept tokens.
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from bitsmith_core.spec import DiodeMix as CodeSettings
+from bitsmith_core.spec import DiodeMix as Settings
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bitsmith_engine.calibrate.latent import Floats
 from bitsmith_engine.calibrate.teacher import Distribution
 from bitsmith_engine.errors import Diverged, Stopped
-from bitsmith_engine.models.forward import recomputed_layers
+from bitsmith_engine.models.forward import recomputed_layers, summed_over_places
+from bitsmith_engine.nn.assembly import REST_DTYPE
 from bitsmith_engine.nn.swap import attach_sink
-from bitsmith_engine.optim.diodemix import DiodeMix, ReadWeight
+from bitsmith_engine.optim.diodemix import DiodeMix
+from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Observer
-from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, save_parameters
+from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
 
-CODES = CodeSettings(mode="scales_only", scale_learning_rate=5e-3)
+_SCALES = Settings(mode="scales_only", scale_learning_rate=5e-3)
 FLOAT_RATE = 1e-3  # of norms and biases, whose values are of the order of one
 _WARMUP_FRACTION = 0.1
 
 STEP_TOKENS = 512  # at least one window
-_HEAD_LOGITS = 1 << 25  # at once: 128 MB of float32
 _CHECKPOINT_STEPS = 25
-_STATE_FILE = "state.safetensors"
 _LEAST_REST = 1e-6  # float32 knows no smaller difference from 1
 
 
 class EndToEnd:
-    """One training of one model. Checkpoints are whole folders; the newest is where run() goes on."""
+    """One training of one model. Checkpoints are whole files; the newest is where run() goes on."""
 
     def __init__(
         self,
@@ -59,16 +57,13 @@ class EndToEnd:
         parameters: Parameters,
         *,
         plan: Sequence[Tensor],
-        latent: ReadWeight,
         seed: int,
         folder: Path,
-        settings: CodeSettings = CODES,
     ) -> None:
         """
         Args:
             model: of load_quantized, on these parameters; both are changed.
             plan: indices of the windows of each step.
-            latent: the weight (N, K) that a parameter was rounded from.
             folder: for checkpoints.
         """
         self._model = model
@@ -76,8 +71,15 @@ class EndToEnd:
         self._plan = plan
         self._folder = folder
         self._schedule = Schedule(steps=len(plan), warmup_fraction=_WARMUP_FRACTION)
-        self._optimizer = DiodeMix(parameters, settings, self._schedule, seed=seed, float_weight=latent)
-        self._floats = Floats({name: p for name, p in model.named_parameters() if p.ndim == 1})  # norms and biases
+        self._optimizer = DiodeMix(
+            parameters,
+            _SCALES,
+            self._schedule,
+            seed=seed,
+            float_weight=lambda name: parameters[name].dequantize(torch.float32),  # codes stay: it is never read
+        )
+        norms_and_biases = {name: p for name, p in model.named_parameters() if p.ndim == 1}
+        self._floats = Floats(norms_and_biases, through=REST_DTYPE)
 
     def run(
         self,
@@ -108,12 +110,12 @@ class EndToEnd:
                 loss = _backward(self._model, tokens, teacher.at(windows, runtime.device))
                 if not math.isfinite(loss):
                     raise Diverged(f"the divergence from the float model became {loss} at step {step + 1}")
-                report = self._optimizer.finish()
+                self._optimizer.finish()
                 self._floats.step_(step=step + 1, rate=FLOAT_RATE * self._schedule.factor(step))
                 if (step + 1) % _CHECKPOINT_STEPS == 0:
                     self._keep_checkpoint(step + 1)
                 try:
-                    observer.progress(done + step + 1, total, {"divergence": loss, "flips": report.total_flips})
+                    observer.progress(done + step + 1, total, {"divergence": loss})
                 except Stopped:
                     self._keep_checkpoint(step + 1)
                     raise
@@ -121,35 +123,37 @@ class EndToEnd:
         return self._floats.changed()
 
     def _keep_checkpoint(self, step: int) -> None:
+        older = self._checkpoints()
+        if step in older:
+            return
+        parts = {
+            "scales": {name: parameter.scale_NG for name, parameter in self._parameters.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "floats": self._floats.state_dict(),
+        }
+        tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
+        self._folder.mkdir(exist_ok=True)
         draft = self._folder / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_parameters(self._parameters, draft)
-        tensors = {f"codes/{name}": tensor for name, tensor in self._optimizer.state_dict().items()}
-        tensors |= {f"floats/{name}": tensor for name, tensor in self._floats.state_dict().items()}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft / _STATE_FILE)
-        if not (self._folder / str(step)).exists():
-            draft.rename(self._folder / str(step))
-        for older in self._checkpoints():
-            if older < step:
-                shutil.rmtree(self._folder / str(older))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
+        draft.rename(self._folder / f"{step}.safetensors")
+        for path in older.values():
+            path.unlink()
 
     def _take_checkpoint(self) -> int:
         """Continue from the newest; returns how many steps are done."""
         found = self._checkpoints()
         if not found:
             return 0
-        folder = self._folder / str(max(found))
-        for name, saved in load_parameters(folder, torch.device("cpu")).items():
-            self._parameters[name].codes_NK.copy_(saved.codes_NK)
-            self._parameters[name].scale_NG.copy_(saved.scale_NG)
-        tensors = load_file(folder / _STATE_FILE)
-        self._optimizer.load_state_dict(_below("codes/", tensors))
+        tensors = load_file(found[max(found)])
+        for name, scale_NG in _below("scales/", tensors).items():
+            self._parameters[name].scale_NG.copy_(scale_NG)
+        self._optimizer.load_state_dict(_below("optimizer/", tensors))
         self._floats.load_state_dict(_below("floats/", tensors))
         return max(found)
 
-    def _checkpoints(self) -> list[int]:
-        return [int(path.name) for path in self._folder.glob("[0-9]*")]
+    def _checkpoints(self) -> dict[int, Path]:
+        """By step."""
+        return {int(path.stem): path for path in self._folder.glob("*.safetensors")}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,42 +169,21 @@ def divergences(logits_AV: Tensor, teacher: Distribution) -> Tensor:
     return kept_A + teacher.log_rest.exp() * (teacher.log_rest - log_rest_A)
 
 
-def summed_divergence(head: nn.Module, hidden_AH: Tensor, teacher: Distribution, *, places_at_once: int) -> Tensor:
-    """The sum over all places, differentiable in hidden_AH, without ever holding all logits. The head is frozen."""
-    loss: Tensor = _SummedDivergence.apply(  # type: ignore[no-untyped-call]  # torch types it not
-        hidden_AH, head, teacher, places_at_once
-    )
-    return loss
+def summed_divergence(
+    head: nn.Linear, hidden_AH: Tensor, teacher: Distribution, *, places_at_once: int | None = None
+) -> Tensor:
+    """The sum over all places, as summed_over_places computes it."""
 
+    def loss(logits_AV: Tensor, here: slice) -> Tensor:
+        return divergences(logits_AV, Distribution(*(tensor[here] for tensor in teacher))).sum()
 
-class _SummedDivergence(torch.autograd.Function):
-    """The gradient is computed with the value, chunk by chunk; backward only scales it."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden_AH: Tensor, head: nn.Module, teacher: Distribution, step: int) -> Tensor:
-        grad_AH = torch.empty_like(hidden_AH)
-        total = torch.zeros((), dtype=torch.float64, device=hidden_AH.device)
-        for start in range(0, len(hidden_AH), step):
-            here = slice(start, start + step)
-            with torch.enable_grad():
-                chunk_AH = hidden_AH[here].detach().requires_grad_(True)
-                loss = divergences(head(chunk_AH), Distribution(*(tensor[here] for tensor in teacher))).sum()
-            (grad_AH[here],) = torch.autograd.grad(loss, chunk_AH)
-            total += loss.detach()
-        ctx.save_for_backward(grad_AH)
-        return total.float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad_AH,) = ctx.saved_tensors
-        return grad_AH * grads[0], None, None, None
+    return summed_over_places(head, hidden_AH, loss, places_at_once=places_at_once)
 
 
 def _backward(model: Any, tokens_BT: Tensor, teacher: Distribution) -> float:
     hidden_BTH = model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
     flat = Distribution(*(tensor.flatten(0, 1) for tensor in teacher))
-    places_at_once = max(1, _HEAD_LOGITS // model.lm_head.out_features)
-    total = summed_divergence(model.lm_head, hidden_BTH.flatten(0, 1), flat, places_at_once=places_at_once)
+    total = summed_divergence(model.lm_head, hidden_BTH.flatten(0, 1), flat)
     mean = total / tokens_BT.numel()
     mean.backward()  # type: ignore[no-untyped-call]  # torch types it not
     return mean.item()

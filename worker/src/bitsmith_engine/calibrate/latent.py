@@ -1,4 +1,4 @@
-"""What calibration moves: codes and scales as numbers that vary continuously, floats as numbers that a file will round.
+"""What calibration moves: codes and scales as numbers that vary continuously.
 
     w_hat = (clamp(round(level), 0, top_code) - zero) * exp(log_scale)
 
@@ -15,7 +15,7 @@ https://arxiv.org/abs/2309.05516, which may leave its cell here.
 Shape letters: N output features, K input features, G groups per row, S features per group, R rows at a time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from bitsmith_engine.nn.assembly import REST_DTYPE
-from bitsmith_engine.optim import rules
-from bitsmith_engine.quant.affine import row_chunks
+from bitsmith_engine.quant.affine import row_chunks, stored_scale
 from bitsmith_engine.quant.parameter import QuantParameter
 
 _EDGE = 0.49  # of a level: within its cell, whatever float32 makes of it
@@ -99,8 +97,7 @@ class LatentLinear(nn.Module):
 class _OnGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, level_NK: Tensor, log_scale_NG: Tensor, parameter: QuantParameter) -> Tensor:
-        limits = torch.finfo(torch.float16)
-        scale_NG1 = log_scale_NG.exp().clamp_(limits.tiny, limits.max).half().float().unsqueeze(-1)
+        scale_NG1 = stored_scale(log_scale_NG.exp()).float().unsqueeze(-1)
         w_NGS = parameter.grouped(level_NK.round().clamp_(0, parameter.scheme.top_code))
         w_NK = w_NGS.sub_(parameter.zero_NG.unsqueeze(-1)).mul_(scale_NG1).view(parameter.shape)
         ctx.save_for_backward(w_NK, scale_NG1)
@@ -116,58 +113,3 @@ class _OnGrid(torch.autograd.Function):
         log_scale_NG = parameter.grouped(grad_NK * w_NK).sum(-1)
         level_NK = (parameter.grouped(grad_NK) * scale_NG1).view(parameter.shape)
         return level_NK, log_scale_NG, None
-
-
-class Floats:
-    """Float parameters of a module in training: float32 masters behind what the checkpoint's 16-bit file will hold.
-
-    The module always computes with the rounded values, so nothing is lost when they are saved.
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._parameters = dict(parameters)
-        self._start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        self._master = {name: start.float().clone() for name, start in self._start.items()}
-        self._first = {name: torch.zeros_like(master) for name, master in self._master.items()}
-        self._second = {name: torch.zeros_like(master) for name, master in self._master.items()}
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(True)
-        self._round()
-
-    @torch.no_grad()
-    def step_(self, *, step: int, rate: float) -> None:
-        """AdamW on the gradients of the module's parameters, which are used up. step counts from 1."""
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            moments = self._first[name], self._second[name]
-            rules.adamw_(self._master[name], *moments, parameter.grad.float(), step=step, rate=rate)
-            parameter.grad = None
-        self._round()
-
-    @torch.no_grad()
-    def reset_(self) -> None:
-        for name, master in self._master.items():
-            master.copy_(self._start[name])
-        self._round()
-
-    def changed(self) -> dict[str, Tensor]:
-        """Those that a 16-bit file would hold differently from how they came."""
-        rounded = {name: parameter.detach().to(REST_DTYPE, copy=True) for name, parameter in self._parameters.items()}
-        return {name: p for name, p in rounded.items() if not torch.equal(p, self._start[name].to(REST_DTYPE))}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a run continues from, by flat name; the tensors are shared."""
-        parts = {"master": self._master, "first": self._first, "second": self._second}
-        return {f"{part}:{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-
-    @torch.no_grad()
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(saved[name])
-        self._round()
-
-    @torch.no_grad()
-    def _round(self) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.copy_(self._master[name].to(REST_DTYPE))

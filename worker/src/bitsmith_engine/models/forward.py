@@ -9,7 +9,7 @@ sum, and no mask of row x row is ever made:
 Shape letters: B rows, T tokens per row, A places whose logits are wanted, V vocabulary, H hidden features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 _CHUNK_LOGITS = 1 << 25  # at once: 128 MB of float32
 _DOCUMENT_ATTENTION = "bitsmith_documents"  # its name in transformers' registry
+
+
+LossOfLogits = Callable[[Tensor, slice], Tensor]
+"""The sum of a loss over some places: their logits (A, V), and which of all places they are."""
 
 
 class Places(NamedTuple):
@@ -99,25 +103,36 @@ def token_losses(model: Any, hidden_AH: Tensor, target_A: Tensor) -> Tensor:
 
 
 def summed_loss(model: Any, hidden_AH: Tensor, target_A: Tensor, *, places_at_once: int | None = None) -> Tensor:
-    """The sum of token_losses, differentiable in hidden_AH, without ever holding all logits. The head is frozen.
+    """The sum of token_losses, as summed_over_places computes it."""
+
+    def loss(logits_AV: Tensor, here: slice) -> Tensor:
+        return F.cross_entropy(logits_AV.float(), target_A[here], reduction="sum")
+
+    return summed_over_places(model.lm_head, hidden_AH, loss, places_at_once=places_at_once)
+
+
+def summed_over_places(
+    head: nn.Linear, hidden_AH: Tensor, loss: LossOfLogits, *, places_at_once: int | None = None
+) -> Tensor:
+    """A loss summed over all places, differentiable in hidden_AH, without ever holding all logits. The head is frozen.
 
     The gradient with respect to the hidden states is computed with the loss, chunk by chunk; backward only scales it.
     """
-    step = places_at_once or _places_at_once(model.lm_head)
-    loss: Tensor = _SummedLoss.apply(hidden_AH, model.lm_head, target_A, step)  # type: ignore[no-untyped-call]  # torch
-    return loss
+    step = places_at_once or _places_at_once(head)
+    total: Tensor = _SummedOverPlaces.apply(hidden_AH, head, loss, step)  # type: ignore[no-untyped-call]  # torch
+    return total
 
 
-class _SummedLoss(torch.autograd.Function):
+class _SummedOverPlaces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_AH: Tensor, head: nn.Module, target_A: Tensor, step: int) -> Tensor:
+    def forward(ctx: Any, hidden_AH: Tensor, head: nn.Linear, loss_of: LossOfLogits, step: int) -> Tensor:
         wants_gradient = ctx.needs_input_grad[0]
         grad_AH = torch.empty_like(hidden_AH) if wants_gradient else None
         total = torch.zeros((), dtype=torch.float64, device=hidden_AH.device)
-        for here in _chunks(len(target_A), step):
+        for here in _chunks(len(hidden_AH), step):
             with torch.set_grad_enabled(wants_gradient):
                 chunk_AH = hidden_AH[here].detach().requires_grad_(wants_gradient)
-                loss = F.cross_entropy(head(chunk_AH).float(), target_A[here], reduction="sum")
+                loss = loss_of(head(chunk_AH), here)
             total += loss.detach()
             if grad_AH is not None:
                 (grad_AH[here],) = torch.autograd.grad(loss, chunk_AH)

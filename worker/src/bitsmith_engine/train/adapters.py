@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from bitsmith_core.bundle import TrainingFacts
@@ -32,11 +32,12 @@ from bitsmith_engine.data.examples import Example, check_vocabulary
 from bitsmith_engine.errors import BadData, BadModel, Diverged
 from bitsmith_engine.evaluate.perplexity import answer_losses
 from bitsmith_engine.models.architecture import units
-from bitsmith_engine.models.forward import Places, hidden_at, token_losses
 from bitsmith_engine.models.opening import Base, CausalLM, build_empty, fill, load_float, parameter_names
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Runtime
+from bitsmith_engine.train.early_stopping import spread
+from bitsmith_engine.train.step import Step, batch_loss, losses_at_ends
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -50,12 +51,6 @@ _PREFIX = "base_model.model."  # of every name in an adapter file; peft's format
 class AdapterResult:
     model: Any  # a peft model; its get_base_model() is the causal LM with adapters in it
     facts: TrainingFacts
-
-
-class _Step(NamedTuple):
-    loss: float  # nats per learned token
-    learned: int  # tokens with a loss
-    read: int  # all tokens, padding too
 
 
 def train_adapter(
@@ -217,7 +212,7 @@ def _train(
     stopping = None
     if settings.early_stopping is not None:
         stopping = _Stopping(settings.early_stopping, model, adapters, held_out, runtime, observer)
-    steps: list[_Step] = []
+    steps: list[Step] = []
     for number, indices in enumerate(plan):
         began = time.perf_counter()
         micro_size = settings.micro_batch_size or settings.batch_size
@@ -241,7 +236,7 @@ def _train(
 
 def _backward(
     model: Any, adapters: dict[str, nn.Parameter], number: int, chosen: list[Example], micro_size: int, runtime: Runtime
-) -> _Step:
+) -> Step:
     """Leave the gradient of the mean loss over all learned tokens of the batch in the adapters."""
     causal_lm = model.get_base_model()
     micro_batches = [
@@ -250,8 +245,7 @@ def _backward(
     learned = sum(batch.num_learned for batch in micro_batches)
     loss = 0.0
     for batch in micro_batches:
-        hidden_AH = hidden_at(causal_lm, batch.tokens_BT, Places(batch.row_A, batch.column_A, batch.target_A))
-        share = token_losses(causal_lm, hidden_AH, batch.target_A).sum() / learned
+        share = batch_loss(causal_lm, batch) / learned
         loss += share.item()
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {number + 1}; lower learning_rate, or lengthen the warm-up")
@@ -262,7 +256,7 @@ def _backward(
             f"no gradient reached {len(lost)} of {len(adapters)} adapter weights at step {number + 1}, such as "
             f"{lost[0]}: this build of bitsandbytes cannot train on this machine; use the method lora, or a GPU"
         )
-    return _Step(loss, learned, sum(batch.num_tokens for batch in micro_batches))
+    return Step(loss, learned, sum(len(example.ids) for example in chosen))
 
 
 class _Stopping:
@@ -280,7 +274,7 @@ class _Stopping:
         if not held_out:
             raise BadData("early_stopping looks at validation examples, and there is none; leave early_stopping out")
         self._settings, self._model, self._adapters = settings, model, adapters
-        self._examples, self._runtime, self._observer = held_out[: settings.examples], runtime, observer
+        self._examples, self._runtime, self._observer = spread(held_out, settings.examples), runtime, observer
         self._best_loss = math.inf
         self._best: dict[str, Tensor] = {}
         self._looks_without_gain = 0
@@ -323,22 +317,17 @@ def _scoring(model: Any) -> Iterator[CausalLM]:
     model.train()
 
 
-def _facts(steps: list[_Step], plan: Sequence[Sequence[int]], *, mode: str) -> TrainingFacts:
-    # One batch's loss says little: the ends are means over a tenth of the run, as in Q-SFT.
-    tenth = max(1, len(steps) // 10)
+def _facts(steps: list[Step], plan: Sequence[Sequence[int]], *, mode: str) -> TrainingFacts:
+    first_loss, last_loss = losses_at_ends(steps)
     return TrainingFacts(
         optimizer="adamw",
         mode=mode,
         steps=len(steps),
         examples=sum(len(indices) for indices in plan[: len(steps)]),
         tokens=sum(step.learned for step in steps),
-        first_loss=_mean_loss(steps[:tenth]),
-        last_loss=_mean_loss(steps[-tenth:]),
+        first_loss=first_loss,
+        last_loss=last_loss,
         flips=0,
         flip_rate=0.0,
         flip_budget=0.0,
     )
-
-
-def _mean_loss(steps: list[_Step]) -> float:
-    return sum(step.loss * step.learned for step in steps) / sum(step.learned for step in steps)

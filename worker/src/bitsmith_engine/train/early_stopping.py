@@ -22,7 +22,7 @@ class EarlyStop:
         self._settings = settings if held_out else None
         self._weights = weights
         self._observer = observer
-        self.examples = _spread(held_out, 0 if settings is None else settings.examples)
+        self.examples = spread(held_out, 0 if settings is None else settings.examples)
         self.best: dict[str, Tensor] = {}
 
     def is_due(self, history: History, steps: int) -> bool:
@@ -52,7 +52,7 @@ class EarlyStop:
         )
 
 
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
     """At most `count` of them, evenly from the whole file: it may be sorted by something."""
     if len(examples) <= count:
         return list(examples)

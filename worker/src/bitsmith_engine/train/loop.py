@@ -23,14 +23,15 @@ from bitsmith_engine.data.batching import epoch_order
 from bitsmith_engine.data.examples import Example, check_vocabulary
 from bitsmith_engine.errors import BadData, Diverged, Stopped
 from bitsmith_engine.models.forward import recomputed_layers, separate_documents
+from bitsmith_engine.nn.assembly import REST_DTYPE
 from bitsmith_engine.nn.swap import attach_sink
 from bitsmith_engine.optim.diodemix import DiodeMix, StepReport
+from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Ranks, Runtime, Single, peak_memory_bytes
 from bitsmith_engine.train.checkpoint import Checkpoint, Checkpoints, History
 from bitsmith_engine.train.early_stopping import EarlyStop
-from bitsmith_engine.train.floats import Floats
-from bitsmith_engine.train.step import Layout, Step, held_out_loss, run_step
+from bitsmith_engine.train.step import Layout, Step, held_out_loss, losses_at_ends, run_step
 from bitsmith_engine.train.weights import Weights, with_prefix, without_prefix
 
 _FLIPS_EXPECTED_AFTER = 20  # steps; a shorter run may end before any residual has reached its boundary
@@ -82,8 +83,9 @@ def train(
         raise BadData("there is nothing to train on: the plan has no steps")
     check_vocabulary(examples, model.model.embed_tokens.num_embeddings)
     check_vocabulary(held_out, model.model.embed_tokens.num_embeddings)
+    trained = Floats({str(index): parameter for index, parameter in enumerate(floats)}, through=REST_DTYPE)
     with ExitStack() as stack:
-        stack.enter_context(_listening(model, optimizer, floats))
+        stack.enter_context(_listening(model, optimizer, trained))
         if training.packing:
             stack.enter_context(separate_documents(model))
         if training.activation_checkpointing:
@@ -98,7 +100,8 @@ def train(
             observer,
             held_out,
             checkpoints,
-            Floats(floats, float_learning_rate),
+            trained,
+            float_learning_rate,
             ranks or Single(),
         )
         return run.run()
@@ -117,9 +120,11 @@ class _Run:
         held_out: Sequence[Example],
         folder: Path | None,
         floats: Floats,
+        float_learning_rate: float,
         ranks: Ranks,
     ) -> None:
         self._model, self._optimizer, self._floats = model, optimizer, floats
+        self._float_learning_rate = float_learning_rate
         self._examples, self._plan, self._training = examples, plan, training
         self._runtime, self._observer, self._ranks = runtime, observer, ranks
         self._layout = Layout(training.packing, training.micro_batch_size or training.batch_size)
@@ -148,7 +153,8 @@ class _Run:
             return
 
         report = self._optimizer.finish()
-        self._floats.step(self._optimizer.rate_factor(number), self._ranks)
+        float_rate = self._optimizer.rate_factor(number) * self._float_learning_rate
+        self._floats.step_(step=number + 1, rate=float_rate, ranks=self._ranks)
         metrics = self._review(number)
         self._history.steps.append(step._replace(total_flips=self._optimizer.total_flips))
         metrics |= self._look()
@@ -277,17 +283,13 @@ def _digest_of(examples: Sequence[Example]) -> str:
 
 
 @contextmanager
-def _listening(model: Any, optimizer: DiodeMix, floats: Sequence[nn.Parameter]) -> Iterator[None]:
+def _listening(model: Any, optimizer: DiodeMix, floats: Floats) -> Iterator[None]:
     attach_sink(model, optimizer)
-    for parameter in floats:
-        parameter.requires_grad_(True)
     try:
         yield
     finally:
         attach_sink(model, None)
-        for parameter in floats:
-            parameter.requires_grad_(False)
-            parameter.grad = None
+        floats.freeze_()
 
 
 def _is_finite(tensors: Mapping[str, Tensor]) -> bool:
@@ -317,9 +319,8 @@ def _warn_if_nothing_flipped(history: History, training: Training, observer: Obs
 
 
 def _facts(history: History, optimizer: DiodeMix, training: Training, plan: Sequence[Sequence[int]]) -> TrainingFacts:
-    # One batch's loss says little: the ends are means over a tenth of the run.
     steps = history.steps
-    tenth = max(1, len(steps) // 10)
+    first_loss, last_loss = losses_at_ends(steps)
     kept = steps if history.best_loss is None else steps[: history.best_step]
     flips = kept[-1].total_flips if kept else 0
     return TrainingFacts(
@@ -328,13 +329,9 @@ def _facts(history: History, optimizer: DiodeMix, training: Training, plan: Sequ
         steps=len(steps),
         examples=sum(len(indices) for indices in plan[: len(steps)]),
         tokens=sum(step.learned for step in steps),
-        first_loss=_mean_loss(steps[:tenth]),
-        last_loss=_mean_loss(steps[-tenth:]),
+        first_loss=first_loss,
+        last_loss=last_loss,
         flips=flips,
         flip_rate=flips / optimizer.total_codes,
         flip_budget=0.0 if training.optimizer.mode == "scales_only" else training.optimizer.flip_budget,
     )
-
-
-def _mean_loss(steps: list[Step]) -> float:
-    return sum(step.loss * step.learned for step in steps) / sum(step.learned for step in steps)

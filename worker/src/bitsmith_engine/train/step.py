@@ -53,7 +53,7 @@ def run_step(
 
     loss = 0.0
     for at, (examples, weight) in enumerate(parts, start=1):
-        part_loss = _batch_loss(model, _rows(examples, layout, runtime)) * (weight / learned)
+        part_loss = batch_loss(model, _rows(examples, layout, runtime)) * (weight / learned)
         loss += part_loss.item()
         if at == len(parts):
             loss = _sum_over_ranks(loss, ranks, runtime)
@@ -70,7 +70,7 @@ def held_out_loss(model: Any, examples: Sequence[Example], layout: Layout, runti
     totals_2 = torch.zeros(2, dtype=torch.float64, device=runtime.device)
     for indices in by_length([len(example.ids) for example in mine], _HELD_OUT_TOKENS):
         batch = _rows([mine[index] for index in indices], layout, runtime)
-        totals_2[0] += _batch_loss(model, batch)
+        totals_2[0] += batch_loss(model, batch)
         totals_2[1] += batch.num_learned
     ranks.sum_(totals_2)
     return (totals_2[0] / totals_2[1]).item()
@@ -95,11 +95,21 @@ def _rows(examples: Sequence[Example], layout: Layout, runtime: Runtime) -> Batc
     return pack(examples, runtime.device) if layout.packing else collate(examples, runtime.device)
 
 
-def _batch_loss(model: Any, batch: Batch) -> Tensor:
-    """The sum over the batch's learned tokens."""
+def batch_loss(model: Any, batch: Batch) -> Tensor:
+    """The sum over the batch's learned tokens. The model's head is frozen."""
     places = Places(batch.row_A, batch.column_A, batch.target_A)
     hidden_AH = hidden_at(model, batch.tokens_BT, places, documents=batch.documents)
     return summed_loss(model, hidden_AH, batch.target_A)
+
+
+def losses_at_ends(steps: Sequence[Step]) -> tuple[float, float]:
+    """Mean losses of the first and of the last tenth of a run: one batch's says little."""
+    tenth = max(1, len(steps) // 10)
+    return _mean_loss(steps[:tenth]), _mean_loss(steps[-tenth:])
+
+
+def _mean_loss(steps: Sequence[Step]) -> float:
+    return sum(step.loss * step.learned for step in steps) / sum(step.learned for step in steps)
 
 
 def _sum_over_ranks(value: float, ranks: Ranks, runtime: Runtime) -> float:

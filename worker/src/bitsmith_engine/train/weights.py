@@ -1,6 +1,6 @@
 """The trained weights as a flat set of CPU tensors: for checkpoints, and for the best weights seen.
 
-<parameter>.codes (packed), <parameter>.scales, <parameter>.zeros, floats.<index>.weight
+<parameter>.codes (packed), <parameter>.scales, floats.master; zero points stay
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from bitsmith_engine.nn.swap import quant_linears
+from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.quant.pack import pack, unpack
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.train.floats import Floats
 
 
 class Weights:
@@ -26,7 +26,6 @@ class Weights:
         for parameter in self.quantized:
             tensors[f"{parameter.name}.codes"] = pack(parameter.codes_NK, parameter.scheme.bits).cpu()
             tensors[f"{parameter.name}.scales"] = parameter.scale_NG.clone().cpu()
-            tensors[f"{parameter.name}.zeros"] = parameter.zero_NG.clone().cpu()
         return tensors | with_prefix("floats.", self._floats.weights())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -35,7 +34,6 @@ class Weights:
             codes_NP = tensors[f"{parameter.name}.codes"].to(parameter.device)
             parameter.codes_NK.copy_(unpack(codes_NP, parameter.scheme.bits, parameter.shape[1]))
             parameter.scale_NG.copy_(tensors[f"{parameter.name}.scales"])
-            parameter.zero_NG.copy_(tensors[f"{parameter.name}.zeros"])
         self._floats.load_weights(without_prefix("floats.", tensors))
 
 
