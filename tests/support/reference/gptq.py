@@ -10,14 +10,12 @@ def damped(gram_KK: Tensor, damp: float) -> Tensor:
     return gram_KK + damp * gram_KK.diagonal().mean() * torch.eye(len(gram_KK), dtype=torch.float64)
 
 
-def compensated_codes(
-    w_K: Tensor, gram_KK: Tensor, scale_K: Tensor, zero_K: Tensor, top_code: int, order: list[int]
-) -> list[int]:
-    """The codes of one row, its columns rounded in this order on grids that are given."""
+def compensated_codes(w_K: Tensor, gram_KK: Tensor, scale_K: Tensor, zero_K: Tensor, top_code: int) -> list[int]:
+    """The codes of one row, its columns rounded as they lie on grids that are given."""
     weights = w_K.double().clone()
     inverse_KK = torch.linalg.inv(gram_KK)
     codes = [0] * len(weights)
-    for k in order:
+    for k in range(len(weights)):
         scale, zero = float(scale_K[k]), int(zero_K[k])
         codes[k] = min(top_code, max(0, round(float(weights[k]) / scale) + zero))
         error = float(weights[k]) - (codes[k] - zero) * scale
