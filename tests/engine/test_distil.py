@@ -12,14 +12,11 @@ from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer
 from bitsmith_engine.calibrate.distil import distil
 from bitsmith_engine.errors import Stopped
 from bitsmith_engine.models.blocks import Blocks
-from bitsmith_engine.models.opening import Base, load_float, open_base
-from bitsmith_engine.nn.assembly import load_quantized
+from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters
-from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor
-from toy_calibration import rounded, toy_windows
+from toy_calibration import RUNTIME, divergence_from_float, rounded, toy_windows
 
-RUNTIME = choose_runtime("cpu")
 SETTINGS = Distillation(samples=16, max_length=64, block_epochs=2, end_to_end_epochs=2, teacher_top_k=16)
 LAYERS, STEPS = 2, 4  # 16 windows of 64 tokens, 512 tokens a step, 2 epochs
 
@@ -70,13 +67,6 @@ def assert_same_bits(found: tuple[Parameters, Rest], expected: tuple[Parameters,
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
-def divergence(base: Base, result: tuple[Parameters, Rest], tokens_BT: Tensor) -> float:
-    with torch.no_grad():
-        log_p = load_float(base, RUNTIME)(input_ids=tokens_BT).logits.log_softmax(-1)
-        log_q = load_quantized(base, result[0], RUNTIME, result[1])(input_ids=tokens_BT).logits.log_softmax(-1)
-    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-
-
 @pytest.fixture(scope="module")
 def undisturbed(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Parameters, Rest]:
     return run(open_base(toy_model), tmp_path_factory.mktemp("undisturbed") / "run")
@@ -85,8 +75,8 @@ def undisturbed(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.mark.parametrize("high_channels", [0, 32])
 def test_the_student_comes_nearer_on_windows_it_never_saw(toy_model: Path, tmp_path: Path, high_channels: int) -> None:
     base, unseen_BT = open_base(toy_model), toy_windows(seed=1)
-    before = divergence(base, (rounded(base, high_channels=high_channels), {}), unseen_BT)
-    after = divergence(base, run(base, tmp_path / "run", high_channels=high_channels), unseen_BT)
+    before = divergence_from_float(base, rounded(base, high_channels=high_channels), {}, unseen_BT)
+    after = divergence_from_float(base, *run(base, tmp_path / "run", high_channels=high_channels), unseen_BT)
     assert after < 0.95 * before
 
 

@@ -1,6 +1,6 @@
 """What the passes promise: the loss and gradients of the plain computation, in less memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from bitsmith_engine.models.forward import Places, hidden_at, recomputed_layers,
 from bitsmith_engine.nn.swap import attach_sink
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toy_sink import Recorder
 from toy_training import CPU, toy
 
 
@@ -58,17 +59,6 @@ def test_a_loss_without_gradient_needs_none() -> None:
     model = SimpleNamespace(lm_head=Head())
     loss = summed_loss(model, torch.randn(5, 16), torch.zeros(5, dtype=torch.long))
     assert not loss.requires_grad
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.received: list[tuple[str, Tensor]] = []
-
-    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
-        return None
-
-    def receive(self, name: str, grad_NK: Tensor) -> None:
-        self.received.append((name, grad_NK.clone()))
 
 
 @contextmanager

@@ -25,19 +25,9 @@ from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from toy_sink import Recorder
 
 RUNTIME = choose_runtime("cpu")
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.received: list[tuple[str, Tensor]] = []
-
-    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
-        return None
-
-    def receive(self, name: str, grad_NK: Tensor) -> None:
-        self.received.append((name, grad_NK.clone()))
 
 
 def a_parameter(name: str = "w", N: int = 48, K: int = 128, bits: int = 2) -> QuantParameter:
@@ -179,9 +169,6 @@ class Overwriting(Recorder):
     def __init__(self, parameters: dict[str, QuantParameter]) -> None:
         super().__init__()
         self.parameters = parameters
-
-    def choose_tokens(self, importance: Callable[[], Tensor]) -> None:
-        return None
 
     def receive(self, name: str, grad_NK: Tensor) -> None:
         super().receive(name, grad_NK)

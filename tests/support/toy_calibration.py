@@ -1,11 +1,15 @@
-"""What calibration tests share: random windows, and the toy model rounded to a grid."""
+"""What calibration tests share: random windows, the toy model rounded to a grid, and how far it is from the float."""
 
 import torch
 from bitsmith_engine.models.architecture import units
-from bitsmith_engine.models.opening import Base
+from bitsmith_engine.models.opening import Base, load_float
+from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.quant.plan import plan_channel_mix, plan_layer, quantize_layer
-from bitsmith_engine.quant.storage import Parameters
+from bitsmith_engine.quant.storage import Parameters, Rest
+from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor
+
+RUNTIME = choose_runtime("cpu")
 
 
 def toy_windows(count: int = 32, length: int = 64, *, seed: int = 0) -> Tensor:
@@ -23,3 +27,11 @@ def rounded(base: Base, *, bits: int = 2, high_channels: int = 0) -> Parameters:
             plan = plan_channel_mix(torch.arange(K - high_channels, K), K) if high_channels else plan_layer(bits, K)
             parameters |= {p.name: p for p in quantize_layer(name, w_NK, plan, clip_search=True)}
     return parameters
+
+
+def divergence_from_float(base: Base, parameters: Parameters, rest: Rest, tokens_BT: Tensor) -> float:
+    """Of the whole distributions, nats a token."""
+    with torch.no_grad():
+        log_p = load_float(base, RUNTIME)(input_ids=tokens_BT).logits.log_softmax(-1)
+        log_q = load_quantized(base, parameters, RUNTIME, rest)(input_ids=tokens_BT).logits.log_softmax(-1)
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
