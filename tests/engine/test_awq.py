@@ -25,7 +25,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def statistics_of(x_TK: Tensor) -> InputStatistics:
-    return InputStatistics(gram_KK=x_TK.T @ x_TK, magnitude_K=x_TK.abs().mean(0), tokens=len(x_TK))
+    return InputStatistics(gram_KK=x_TK.T @ x_TK, magnitude_K=x_TK.abs().mean(0))
 
 
 def plans_of(tensors: dict[str, Tensor], bits: int) -> dict[str, LayerPlan]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bitsmith_engine.errors import BadModel
 from bitsmith_engine.quant.affine import Affine, quantize
 from bitsmith_engine.quant.hqq import hqq
 from bitsmith_engine.quant.parameter import QuantParameter
@@ -73,3 +74,8 @@ def test_an_all_zero_group_is_zero(scheme: Scheme) -> None:
     w_NK = normal(2, 256)
     w_NK[:, :128] = 0
     assert (dequantize(hqq(w_NK, scheme, clip_search=True), scheme)[:, :128] == 0).all()
+
+
+def test_a_damaged_weight_is_named() -> None:
+    with pytest.raises(BadModel, match=r"layers\.3\.up .* holds NaN"):
+        hqq(normal(2, 64) / 0, SCHEMES[0], clip_search=True, name="layers.3.up")

@@ -48,7 +48,7 @@ def search_scale(
         scale_K = magnitude_K**alpha
         scale_K = scale_K / (scale_K.max() * scale_K.min()).sqrt()
         error = sum(
-            _error(w_RK, scale_K, statistics.gram_KK, plan, clip_search=clip_search)
+            _error(w_RK, scale_K, statistics, plan, clip_search=clip_search)
             for w_RK, plan in zip(some_rows, plans, strict=True)
         )
         if error < best_error:
@@ -57,7 +57,7 @@ def search_scale(
 
 
 def scaled_importance(statistics: InputStatistics, scale_K: Tensor) -> Tensor:
-    """What a squared error of each scaled input channel counts: the mean square of X / s."""
+    """What a squared error of each scaled input channel counts: the sum of the squares of X / s."""
     return statistics.gram_KK.diagonal() / scale_K.square()
 
 
@@ -119,7 +119,7 @@ def _divide_output(tensors: dict[str, Tensor], producer: str, scale_K: Tensor) -
     return scale_K
 
 
-def _error(w_RK: Tensor, scale_K: Tensor, gram_KK: Tensor, plan: LayerPlan, *, clip_search: bool) -> float:
-    importance_K = gram_KK.diagonal() / scale_K.square()
+def _error(w_RK: Tensor, scale_K: Tensor, statistics: InputStatistics, plan: LayerPlan, *, clip_search: bool) -> float:
+    importance_K = scaled_importance(statistics, scale_K)
     rounded = quantize_layer("", w_RK * scale_K, plan, clip_search=clip_search, importance_K=importance_K)
-    return float(output_error(dequantize_layer(rounded, torch.float32) / scale_K - w_RK, gram_KK).sum())
+    return float(output_error(dequantize_layer(rounded, torch.float32) / scale_K - w_RK, statistics.gram_KK).sum())

@@ -23,7 +23,6 @@ _TOKENS_AT_A_TIME = 4096  # in float32: a copy of the activations larger than th
 class InputStatistics:
     gram_KK: Tensor  # float32, on the device of the activations
     magnitude_K: Tensor  # float32
-    tokens: int
 
 
 class _Seen(Exception):  # not an error: what was wanted is there, so that the rest need not be computed
@@ -95,6 +94,4 @@ class _Collector:
                 f"the inputs of {path} are infinite or not a number on the calibration text; set "
                 "quantization.initial to rtn or hqq, which need none, or use another base"
             )
-        return InputStatistics(
-            gram_KK=self._gram_KK, magnitude_K=self._magnitude_K / max(1, self._tokens), tokens=self._tokens
-        )
+        return InputStatistics(gram_KK=self._gram_KK, magnitude_K=self._magnitude_K / max(1, self._tokens))

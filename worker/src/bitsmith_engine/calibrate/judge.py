@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from bitsmith_engine.calibrate.end_to_end import summed_divergence
-from bitsmith_engine.calibrate.teacher import Distribution, keep_top
+from bitsmith_engine.calibrate.steps import pass_windows
+from bitsmith_engine.calibrate.teacher import Distribution, distributions
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.runtime import Runtime
 
 _SHARE = 16  # one window in so many is looked at
 _LEAST_WINDOWS = 24  # of fewer, none can be spared
-_PLACES_AT_ONCE = 512  # logits of so many: 100 MB of float32 at a vocabulary of 49 152
 
 
 def split_windows(tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,19 +33,24 @@ class Judge:
 
     @torch.no_grad()
     def __init__(self, blocks: Blocks, tokens_BT: Tensor, top_k: int, runtime: Runtime) -> None:
-        self._tokens_BT = tokens_BT.to(runtime.device)
-        hidden_BTH = blocks.embed(self._tokens_BT)
+        self._places = tokens_BT.numel()
+        self._tokens = [tokens_BT[windows].to(runtime.device) for windows in pass_windows(*tokens_BT.shape)]
+        hidden = [blocks.embed(part_BT) for part_BT in self._tokens]
         for depth in range(len(blocks)):
             with blocks.layer(depth) as layer:
-                hidden_BTH = blocks.run(layer, hidden_BTH)
-        places = torch.split(hidden_BTH.flatten(0, 1), _PLACES_AT_ONCE)
-        kept = [keep_top(blocks.log_probabilities(hidden_AH), top_k) for hidden_AH in places]
-        self._teacher = Distribution(*(torch.cat(part) for part in zip(*kept, strict=True)))
+                hidden = [blocks.run(layer, hidden_BTH) for hidden_BTH in hidden]
+        self._teacher = [_teacher(blocks, hidden_BTH.flatten(0, 1), top_k) for hidden_BTH in hidden]
 
     @torch.no_grad()
     def divergence(self, model: Any) -> float:
         """Mean divergence of the model's distributions from the float model's, nats a token."""
-        hidden_BTH = model.model(input_ids=self._tokens_BT, use_cache=False).last_hidden_state
-        hidden_AH = hidden_BTH.flatten(0, 1)
-        total = summed_divergence(model.lm_head, hidden_AH, self._teacher, places_at_once=_PLACES_AT_ONCE)
-        return float(total) / len(hidden_AH)
+        total = 0.0
+        for part_BT, teacher in zip(self._tokens, self._teacher, strict=True):
+            hidden_BTH = model.model(input_ids=part_BT, use_cache=False).last_hidden_state
+            total += float(summed_divergence(model.lm_head, hidden_BTH.flatten(0, 1), teacher))
+        return total / self._places
+
+
+def _teacher(blocks: Blocks, hidden_AH: Tensor, top_k: int) -> Distribution:
+    kept = distributions(blocks, hidden_AH, top_k)
+    return Distribution(*(torch.cat(part) for part in zip(*kept, strict=True)))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bitsmith_engine.calibrate.awq import scale_layer
 from bitsmith_engine.calibrate.gram import input_statistics
+from bitsmith_engine.calibrate.steps import pass_windows
 from bitsmith_engine.models.architecture import Unit, units
 from bitsmith_engine.models.blocks import Blocks, DecoderLayer
 from bitsmith_engine.models.opening import Base, build_empty, put
@@ -27,8 +28,6 @@ from bitsmith_engine.quant.parameter import QuantParameter, dequantize_layer
 from bitsmith_engine.quant.plan import LayerPlan, Plans, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
-
-_TOKENS_AT_A_TIME = 4096  # through a decoder layer
 
 
 @torch.no_grad()
@@ -123,9 +122,9 @@ def _from_weights(
 def _hqq_layer(name: str, w_NK: Tensor, plan: LayerPlan, *, clip_search: bool) -> list[QuantParameter]:
     parameters = []
     for block_name, scheme, columns_K in plan.blocks(name):
-        columns_K = None if columns_K is None else columns_K.to(w_NK.device)
         own_NK = w_NK if columns_K is None else w_NK[:, columns_K]
-        parameters.append(QuantParameter(block_name, scheme, hqq(own_NK, scheme, clip_search=clip_search), columns_K))
+        affine = hqq(own_NK, scheme, clip_search=clip_search, name=block_name)
+        parameters.append(QuantParameter(block_name, scheme, affine, columns_K))
     return parameters
 
 
@@ -216,7 +215,7 @@ class _Walk:
                         block_name,
                         scheme,
                         Affine(*(tensor[rows].contiguous() for tensor in part)),
-                        None if columns_K is None else columns_K.to(gram_KK.device),
+                        columns_K,
                     )
                     for part, (block_name, scheme, columns_K) in zip(parts, plan.blocks(name), strict=True)
                 ]
@@ -225,9 +224,9 @@ class _Walk:
     def _units_at(self, depth: int) -> list[Unit]:
         return [unit for unit in self._units if unit.depth == depth]
 
-    def _batches(self) -> Iterator[Tensor]:
-        rows = max(1, _TOKENS_AT_A_TIME // self._hidden_BTH.shape[1])
-        return iter(torch.split(self._hidden_BTH, rows))
+    def _batches(self) -> list[Tensor]:
+        B, T, _ = self._hidden_BTH.shape
+        return [self._hidden_BTH[windows] for windows in pass_windows(B, T)]
 
     def _advance(self, layer: DecoderLayer) -> None:
         for hidden_BTH in self._batches():

@@ -1,4 +1,4 @@
-"""Which windows each optimizer step of a calibration sees.
+"""Which windows of a calibration are computed together, in an optimizer step or in a pass without gradients.
 
 Shape letters: B windows, T tokens per window.
 """
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from bitsmith_engine.runtime import generator
+
+_PASS_TOKENS = 4096  # enough to keep a GPU busy, 10 MB a tensor at H = 576
 
 
 def step_windows(B: int, T: int, *, step_tokens: int, epochs: int, seed: int) -> list[Tensor]:
@@ -19,3 +21,9 @@ def step_windows(B: int, T: int, *, step_tokens: int, epochs: int, seed: int) ->
     size = max(1, step_tokens // T)
     orders = [torch.randperm(B, generator=random) for _ in range(epochs)]
     return [order_B[start : start + size] for order_B in orders for start in range(0, B, size)]
+
+
+def pass_windows(B: int, T: int) -> list[slice]:
+    """All windows in order, in pieces of at most _PASS_TOKENS tokens, or of one window."""
+    size = max(1, _PASS_TOKENS // T)
+    return [slice(start, min(start + size, B)) for start in range(0, B, size)]

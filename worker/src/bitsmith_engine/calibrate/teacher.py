@@ -12,16 +12,17 @@ zero where they are equal (data processing inequality: Cover and Thomas 2006, El
 Shape letters: B windows, T tokens per window, H hidden features, A places, V vocabulary, k kept tokens.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from bitsmith_engine.calibrate.steps import pass_windows
 from bitsmith_engine.models.blocks import Blocks, DecoderLayer
 from bitsmith_engine.runtime import Runtime
 
-PASS_TOKENS = 4096  # of a forward pass without gradients: enough to keep a GPU busy, 10 MB a tensor at H = 576
 _HEAD_PLACES = 512  # logits of this many places at once: 100 MB of float32 at a vocabulary of 49 152
 
 
@@ -53,9 +54,8 @@ class Stream:
         self._hidden_BTH[windows] = hidden_BTH.cpu()
 
     def passes(self) -> list[slice]:
-        """The windows in pieces of about PASS_TOKENS tokens."""
-        step = max(1, PASS_TOKENS // self._hidden_BTH.shape[1])
-        return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+        B, T, _ = self.shape
+        return pass_windows(B, T)
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -89,17 +89,24 @@ def keep_top(log_p_AV: Tensor, top_k: int) -> Distribution:
 
 
 @torch.no_grad()
+def distributions(blocks: Blocks, hidden_AH: Tensor, top_k: int) -> Iterator[Distribution]:
+    """What is kept at the places of the last layer's output, some places at a time."""
+    for part_AH in torch.split(hidden_AH, _HEAD_PLACES):
+        yield keep_top(blocks.log_probabilities(part_AH), top_k)
+
+
+@torch.no_grad()
 def store_distribution(blocks: Blocks, last: Stream, top_k: int, folder: Path, vocabulary_size: int) -> None:
     """From the output of the last layer. 8 * k + 4 bytes a token; the files are whole only when this returned."""
     B, T, H = last.shape
     stored = open_distribution(folder, (B, T), top_k, vocabulary_size)
     for windows in last.passes():
-        hidden_AH = last.read(windows).view(-1, H)
-        for start in range(0, len(hidden_AH), _HEAD_PLACES):
-            kept = keep_top(blocks.log_probabilities(hidden_AH[start : start + _HEAD_PLACES]), top_k)
-            first = windows.start * T + start
+        first = windows.start * T
+        for kept in distributions(blocks, last.read(windows).view(-1, H), top_k):
+            here = slice(first, first + len(kept.token))
             for whole, part in zip(stored, kept, strict=True):
-                whole.view(B * T, *whole.shape[2:])[first : first + len(part)] = part.cpu()
+                whole.view(B * T, *whole.shape[2:])[here] = part.cpu()
+            first = here.stop
 
 
 def open_distribution(folder: Path, shape_BT: tuple[int, int], top_k: int, vocabulary_size: int) -> Distribution:

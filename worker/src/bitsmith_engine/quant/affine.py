@@ -36,8 +36,8 @@ _SHRINKS = {
     8: (1.0, 1.08, 1.06, 1.04, 1.02, 0.99, 0.98),
 }
 
-_SMALLEST_SCALE = torch.finfo(torch.float16).tiny  # an all-zero group has no width; any positive scale is exact
-_LARGEST_SCALE = torch.finfo(torch.float16).max
+SMALLEST_SCALE = torch.finfo(torch.float16).tiny  # an all-zero group has no width; any positive scale is exact
+LARGEST_SCALE = torch.finfo(torch.float16).max
 
 
 class Affine(NamedTuple):
@@ -85,6 +85,11 @@ def quantize(
     return Affine(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+def stored_scale(scale: Tensor) -> Tensor:
+    """As a checkpoint holds it: float16, positive and finite."""
+    return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).half()
+
+
 def row_chunks(matrix_NK: Tensor) -> Iterator[slice]:
     """Slices over the rows of a matrix, each a piece that its device works on best."""
     N, K = matrix_NK.shape
@@ -105,7 +110,7 @@ def _quantize_rows(w_RK: Tensor, scheme: Scheme, clip_search: bool, importance_K
     for widest_RG1, zero_RG1 in _grids(low_RG1, high_RG1, scheme):
         for shrink in _SHRINKS[scheme.bits] if clip_search else (1.0,):
             # The error is that of the scale as stored, in float16.
-            scale_RG1 = (widest_RG1 * shrink).clamp_(_SMALLEST_SCALE, _LARGEST_SCALE).half().float()
+            scale_RG1 = stored_scale(widest_RG1 * shrink).float()
             w_hat_RGS = (w_RGS / scale_RG1).round_().add_(zero_RG1).clamp_(0, scheme.top_code).sub_(zero_RG1)
             squared_RGS = w_hat_RGS.mul_(scale_RG1).sub_(w_RGS).square_()
             if importance_GS is not None:
@@ -132,5 +137,5 @@ def _grids(low_RG1: Tensor, high_RG1: Tensor, scheme: Scheme) -> Iterator[tuple[
             reach_RG1 = torch.maximum(high_RG1 / (scheme.top_code - zero), -low_RG1 / zero)
             yield reach_RG1, torch.full_like(low_RG1, zero)
         return
-    scale_RG1 = (high_RG1 - low_RG1).div_(scheme.top_code).clamp_(min=_SMALLEST_SCALE)
+    scale_RG1 = (high_RG1 - low_RG1).div_(scheme.top_code).clamp_(min=SMALLEST_SCALE)
     yield scale_RG1, (-low_RG1 / scale_RG1).round_().clamp_(lowest, highest)

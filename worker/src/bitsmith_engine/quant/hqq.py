@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bitsmith_engine.quant.affine import Affine, quantize, row_chunks
+from bitsmith_engine.quant.affine import LARGEST_SCALE, SMALLEST_SCALE, Affine, quantize, row_chunks
 from bitsmith_engine.quant.scheme import Scheme
 
 _NORM = 0.7  # p
@@ -36,14 +36,18 @@ class _Fit(NamedTuple):
     zero_RG1: Tensor
 
 
-def hqq(w_NK: Tensor, scheme: Scheme, *, clip_search: bool) -> Affine:
+def hqq(w_NK: Tensor, scheme: Scheme, *, clip_search: bool, name: str = "a weight") -> Affine:
     """Each group on a grid of least |residual|^0.7, started from the one of least squared error.
 
     Args:
         w_NK: any float dtype; the arithmetic is float32. scheme.group_size divides K.
         clip_search: of the start.
+        name: of the layer, for the error message.
+
+    Raises:
+        BadModel: a weight is NaN or infinite.
     """
-    start = quantize(w_NK, scheme, clip_search=clip_search)
+    start = quantize(w_NK, scheme, clip_search=clip_search, name=name)
     parts = [
         _fit_rows(w_NK[rows].float(), Affine(*(tensor[rows] for tensor in start)), scheme) for rows in row_chunks(w_NK)
     ]
@@ -56,14 +60,13 @@ def _fit_rows(w_RK: Tensor, start: Affine, scheme: Scheme) -> Affine:
     codes_RGS = start.codes_NK.float().view_as(w_RGS)
     best = _Fit(_misfit(w_RGS, codes_RGS, scale_RG1, zero_RG1), codes_RGS, scale_RG1, zero_RG1)
 
-    limits = torch.finfo(torch.float16)
     beta = _BETA
     for _ in range(_ROUNDS):
         excess_RGS = _shrink(w_RGS / scale_RG1 + zero_RG1 - codes_RGS, beta)
         level_RGS = codes_RGS - zero_RG1
         power_RG1 = level_RGS.square().sum(-1, keepdim=True)
         fit_RG1 = ((w_RGS - excess_RGS * scale_RG1) * level_RGS).sum(-1, keepdim=True) / power_RG1
-        is_usable_RG1 = (power_RG1 > 0) & (fit_RG1 >= limits.tiny) & (fit_RG1 <= limits.max)
+        is_usable_RG1 = (power_RG1 > 0) & (fit_RG1 >= SMALLEST_SCALE) & (fit_RG1 <= LARGEST_SCALE)
         scale_RG1 = torch.where(is_usable_RG1, fit_RG1, scale_RG1).half().float()
         zero_RG1 = (codes_RGS - w_RGS / scale_RG1 + excess_RGS).mean(-1, keepdim=True).round_()
         zero_RG1 = zero_RG1.clamp_(*scheme.zero_choices)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bitsmith_engine import kernels
-from bitsmith_engine.quant.affine import Affine
+from bitsmith_engine.quant.affine import Affine, stored_scale
 from bitsmith_engine.quant.scheme import Scheme
 
 COLUMN_BITS = 32  # of a stored column index
@@ -58,7 +58,7 @@ class QuantParameter:
         self.name = name
         self.scheme = scheme
         self.codes_NK, self.scale_NG, self.zero_NG = affine
-        self.columns_K = columns_K
+        self.columns_K = None if columns_K is None else columns_K.to(self.device)
 
     @property
     def layer_name(self) -> str:
@@ -123,9 +123,8 @@ class QuantParameter:
         flat[index] = moved.to(torch.uint8)
 
     def set_scales_(self, scale_RG: Tensor, rows: slice = slice(None)) -> None:
-        """New scales of some rows in any float dtype, rounded to float16 and kept positive and finite there."""
-        limits = torch.finfo(torch.float16)
-        self.scale_NG[rows] = scale_RG.clamp(limits.tiny, limits.max).half()
+        """New scales of some rows in any float dtype, as stored_scale rounds them."""
+        self.scale_NG[rows] = stored_scale(scale_RG)
 
 
 def by_layer(parameters: Iterable[QuantParameter]) -> dict[str, tuple[QuantParameter, ...]]:

@@ -136,7 +136,6 @@ def quantize_layer(
     """
     parameters = []
     for block_name, scheme, columns_K in plan.blocks(name):
-        columns_K = None if columns_K is None else columns_K.to(w_NK.device)
         own_NK = w_NK if columns_K is None else w_NK[:, columns_K]
         own_importance_K = importance_K if columns_K is None or importance_K is None else importance_K[columns_K]
         affine = quantize(own_NK, scheme, clip_search=clip_search, importance_K=own_importance_K, name=block_name)
