@@ -7,6 +7,7 @@ them is kept.
 Shape letters: B windows, T tokens per window, H hidden features, A places.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from bitsmith_engine.calibrate.end_to_end import summed_divergence
 from bitsmith_engine.calibrate.steps import pass_windows
 from bitsmith_engine.calibrate.teacher import Distribution, distributions
+from bitsmith_engine.errors import Diverged
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.runtime import Runtime
 
@@ -43,11 +45,17 @@ class Judge:
 
     @torch.no_grad()
     def divergence(self, model: Any) -> float:
-        """Mean divergence of the model's distributions from the float model's, nats a token."""
+        """Mean divergence of the model's distributions from the float model's, nats a token.
+
+        Raises:
+            Diverged: it is NaN or infinite.
+        """
         total = 0.0
         for part_BT, teacher in zip(self._tokens, self._teacher, strict=True):
             hidden_BTH = model.model(input_ids=part_BT, use_cache=False).last_hidden_state
             total += float(summed_divergence(model.lm_head, hidden_BTH.flatten(0, 1), teacher))
+        if not math.isfinite(total):
+            raise Diverged("the quantized model's outputs are not finite on held-out windows; check the base's weights")
         return total / self._places
 
 

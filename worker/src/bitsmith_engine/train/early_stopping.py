@@ -1,5 +1,6 @@
 """When to stop because held-out examples no longer get likelier, and which weights to keep then."""
 
+import math
 from collections.abc import Sequence
 
 from bitsmith_core.spec import EarlyStopping
@@ -32,7 +33,7 @@ class EarlyStop:
         return history.done % self._settings.every_steps == 0 or history.done == steps
 
     def judge(self, loss: float, history: History) -> None:
-        if history.best_loss is None or loss < history.best_loss:
+        if math.isfinite(loss) and (history.best_loss is None or loss < history.best_loss):
             history.best_loss, history.best_step, history.looks_since_best = loss, history.done, 0
             self.best = self._weights.copy()
         else:
@@ -42,7 +43,7 @@ class EarlyStop:
         return self._settings is not None and history.looks_since_best >= self._settings.patience
 
     def restore_best(self, history: History) -> None:
-        if self._settings is None or history.best_step == history.done:
+        if self._settings is None or history.best_loss is None or history.best_step == history.done:
             return
         self._weights.restore(self.best)
         self._observer.note(
