@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import TextIO
 
 from bitsmith_core.spec import JobSpec
-from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line, encode
+from bitsmith_core.wire import (
+    ADJUSTMENTS_FILE,
+    Adjustments,
+    ExitStatus,
+    Failed,
+    FailureClass,
+    Finished,
+    Line,
+    encode,
+)
 from pydantic import ValidationError
 
-from bitsmith_engine.errors import BadSpec, EngineError, OutOfSpace, Stopped
+from bitsmith_engine.errors import BadSpec, DiskFull, EngineError, OutOfSpace, Stopped
 
 
 def main() -> int:
@@ -42,7 +51,7 @@ def main() -> int:
         return ExitStatus.STOPPED
     except EngineError as error:
         if not leads:  # its lines go nowhere; a failure of one rank must not be silent
-            print(f"{error.code}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{error.code}: {error}\n")
         emit(Failed(failure=error.failure, code=error.code, message=str(error)))
         return ExitStatus.FAILED
     except Exception as error:
@@ -67,8 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_stop: Callable[[], bool]) -> str | None:
-    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space is OutOfSpace."""
+    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space is ours."""
     spec = _read_spec(arguments.spec)
+    adjustments = _read_adjustments(arguments.inputs / ADJUSTMENTS_FILE)
     # Waiting threads sleep: by default they spin, and on a machine that does anything else besides (a demo's database,
     # API and worker) they then take the time that the working thread needs. Read when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -81,7 +91,7 @@ def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_sto
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types neither
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        manifest = pipeline.run(spec, arguments.inputs, arguments.out, emit, should_stop)
+        manifest = pipeline.run(spec, arguments.inputs, arguments.out, emit, should_stop, adjustments=adjustments)
     except torch.OutOfMemoryError as error:
         raise OutOfSpace(
             f"the GPU's memory is full ({error}); set training.micro_batch_size lower, turn "
@@ -92,7 +102,7 @@ def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_sto
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OutOfSpace(f"the disk below {arguments.out} is full; free some space and run the job again") from error
+        raise DiskFull(f"the disk below {arguments.out} is full; free some space and run the job again") from error
     return None if manifest is None else manifest.sha256
 
 
@@ -101,6 +111,13 @@ def _read_spec(path: Path) -> JobSpec:
         return JobSpec.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise BadSpec(f"{path.name} is not a readable job spec: {error}") from error
+
+
+def _read_adjustments(path: Path) -> Adjustments:
+    try:
+        return Adjustments.model_validate_json(path.read_bytes()) if path.exists() else Adjustments()
+    except (OSError, ValidationError) as error:
+        raise BadSpec(f"{path.name} is not readable: {error}") from error
 
 
 def _claim_stdout() -> TextIO:
