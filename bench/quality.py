@@ -75,7 +75,7 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
     )
     for bpw in settings.bpw:
         plans = ours.bit_map(
-            base, as_examples(windows_BT), runtime, bpw=bpw, widths=settings.widths,
+            base, as_examples(windows_BT), runtime, bpw=bpw, widths=settings.widths, group_size=settings.group_size,
             samples=settings.sensitivity_samples, seed=settings.seed, folder=settings.cache,
         )  # fmt: skip
         grids, weights = _grids(plans), _weights(base)
@@ -141,10 +141,10 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
         )
         measured = as_examples(windows_BT)
     if settings.start.upper().startswith("INT"):
-        plans = uniform_plans(base, int(settings.start[3:]))
+        plans = uniform_plans(base, int(settings.start[3:]), group_size=settings.group_size)
     else:
         plans = ours.bit_map(
-            base, measured, runtime, bpw=float(settings.start), widths=settings.widths,
+            base, measured, runtime, bpw=float(settings.start), widths=settings.widths, group_size=settings.group_size,
             samples=settings.sensitivity_samples, seed=0, folder=settings.cache,
         )  # fmt: skip
 
@@ -262,6 +262,7 @@ def _arguments() -> argparse.Namespace:
     common.add_argument("--windows", type=int, default=128, help="calibration windows")
     common.add_argument("--length", type=int, default=256, help="tokens per calibration window")
     common.add_argument("--widths", type=int, nargs="+", default=[2, 4])
+    common.add_argument("--group-size", type=int, choices=[32, 64, 128], help="by width if unset, as in a job")
     common.add_argument("--sensitivity-samples", type=int, default=16)
     common.add_argument("--initial", choices=get_args(InitialCodes), default="gptq")
     common.add_argument("--block-epochs", type=int, default=Distillation().block_epochs)

@@ -55,20 +55,21 @@ def bit_map(
     *,
     bpw: float,
     widths: Sequence[int],
+    group_size: int | None,
     samples: int,
     seed: int,
     folder: Path,
 ) -> Plans:
     """The plan of every linear layer; what the search measured is kept in the folder and found again."""
-    measured = folder / f"sensitivity-{samples}-{seed}-{'-'.join(map(str, widths))}-{digest(examples)}"
+    measured = folder / f"sensitivity-{digest([samples, seed, list(widths), group_size, examples])}"
     if not (measured / "done").is_file():
         measured.mkdir(parents=True, exist_ok=True)
-        grid = Grid(group_size=None, symmetric=False, clip_search=True)
+        grid = Grid(group_size=group_size, symmetric=False, clip_search=True)
         chosen = choose_calibration(examples, samples, seed=seed)
         measure_into(measured, base, chosen, runtime, Silent(), widths=widths, grid=grid, seed=seed)
         (measured / "done").touch()
     units = load_sensitivity(measured).units
-    return plans_of_bits(units, allocate(units, bpw=bpw, widths=widths), group_size=None, symmetric=False)
+    return plans_of_bits(units, allocate(units, bpw=bpw, widths=widths), group_size=group_size, symmetric=False)
 
 
 def calibrated(
