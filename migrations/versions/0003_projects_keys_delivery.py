@@ -131,6 +131,9 @@ def _jobs() -> None:
     op.execute("UPDATE jobs SET metadata = coalesce(spec -> 'metadata', '{}'::jsonb)")
     op.add_column("jobs", sa.Column("version", sa.Integer(), server_default="1", nullable=False))
     op.add_column("jobs", sa.Column("adjustments", JSONB, server_default=EMPTY, nullable=False))
+    op.add_column("jobs", sa.Column("submitted_by", sa.Text(), nullable=True))
+    op.add_column("jobs", sa.Column("traceparent", sa.Text(), nullable=True))
+    op.create_index("ix_attempts_ended", "attempts", ["ended_at"])
     op.create_index("ix_jobs_project", "jobs", ["project_id", "id"])
     op.drop_index("ix_jobs_waiting", table_name="jobs")
     op.create_index(
@@ -287,7 +290,8 @@ def downgrade() -> None:
     ):
         op.drop_constraint(name, "jobs")
         op.create_check_constraint(op.f(name), "jobs", rule)
-    for column in ("priority", "metadata", "version", "adjustments"):
+    op.drop_index("ix_attempts_ended", table_name="attempts")
+    for column in ("priority", "metadata", "version", "adjustments", "submitted_by", "traceparent"):
         op.drop_column("jobs", column)
     op.drop_table("upload_parts")
     op.drop_table("uploads")

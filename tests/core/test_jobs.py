@@ -91,7 +91,8 @@ def test_history_is_numbered_without_gaps(tx: Tx, job_id: JobId) -> None:
     assert [event.seq for event in found] == [1, 2, 3, 4, 5]
     assert events(tx, job_id) == ["job.queued", "job.started", "stage.started", "progress", "job.succeeded"]
     assert found[3].data["metrics"] == {"loss": 2.0}
-    assert jobs.get(tx, job_id).progress == {"stage": "training", "done": 3, "total": 9, "eta_s": 4.5}
+    progress = {"stage": "training", "done": 3, "total": 9, "eta_s": 4.5, "metrics": {"loss": 2.0}}
+    assert jobs.get(tx, job_id).progress == progress
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_history_is_numbered_without_gaps(tx: Tx, job_id: JobId) -> None:
     [
         (FailureClass.DATA, 1),
         (FailureClass.CONFIG, 1),
-        (FailureClass.DIVERGENCE, 1),
+        (FailureClass.DIVERGENCE, 2),
         (FailureClass.RESOURCE, 2),
         (FailureClass.UNKNOWN, 2),
         (FailureClass.INFRA, 6),

@@ -5,8 +5,8 @@ from bitsmith_core.errors import IllegalTransition
 from bitsmith_core.ids import JobId
 from bitsmith_core.jobs.states import JobStatus, check_transition
 
-Q, R, S, F, C = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
-ALLOWED = {(Q, R), (Q, C), (R, Q), (R, S), (R, F), (R, C)}
+Q, R, P, S, F, C = (JobStatus(name) for name in ("queued", "running", "paused", "succeeded", "failed", "cancelled"))
+ALLOWED = {(Q, R), (Q, P), (Q, C), (R, Q), (R, P), (R, S), (R, F), (R, C), (P, Q), (P, C)}
 
 
 @pytest.mark.parametrize("current", JobStatus)

@@ -80,6 +80,8 @@ class Platform:
             "BITSMITH_WORKER_LEASE_S": "3",
             "BITSMITH_WORKER_HEARTBEAT_S": "0.3",
             "BITSMITH_WORKER_ENGINE_STOP_S": "1",
+            "BITSMITH_WORKER_METRICS_EVERY_S": "0.2",
+            "BITSMITH_WORKER_LOG_EVERY_S": "0.2",
         }
         return self._start(
             name, [sys.executable, "-m", "bitsmith_worker"], {**ours, **environment}, lambda: self.is_present(name)
@@ -115,6 +117,16 @@ class Platform:
     def outcomes(self, job_id: JobId) -> list[str | None]:
         with self.database.transaction() as tx:
             return [attempt.outcome for attempt in jobs.attempts(tx, job_id)]
+
+    def attempts(self, job_id: JobId) -> list[jobs.Attempt]:
+        with self.database.transaction() as tx:
+            return jobs.attempts(tx, job_id)
+
+    def steps_kept(self, job_id: JobId) -> list[int]:
+        """Of training: the steps whose checkpoints a next attempt finds."""
+        with self.database.transaction() as tx:
+            kept = jobs.checkpoints(tx, job_id)
+        return [checkpoint.step for checkpoint in kept if checkpoint.step]
 
     def versions(self) -> int:
         with self.database.transaction() as tx:

@@ -1,12 +1,15 @@
 """An engine that speaks the wire protocol and does in its training stage what the spec's metadata says.
 
-act       finish (default), wait, fail, crash, garbage, stubborn, lie
-gate      with wait and stubborn: the file whose appearance ends the waiting
+act       finish (default), wait, train, fail, crash, garbage, stubborn, lie
+gate      with wait, train and stubborn: the file whose appearance ends the waiting
+hold_at   with train: the steps after which it waits, for the gate or for <gate>-<step>; 100 steps in all, a checkpoint
+          after every tenth
 failure   with fail: the class
 only      do it in the first attempt only: a file that the first attempt makes
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,11 +19,14 @@ from pathlib import Path
 from bitsmith_core.bundle import MANIFEST, Environment, Manifest, QuantizationFacts, StageFacts, describe_files
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import (
+    ADJUSTMENTS_FILE,
+    CheckpointSaved,
     ExitStatus,
     Failed,
     FailureClass,
     Finished,
     Line,
+    Metrics,
     Note,
     Progress,
     Stage,
@@ -52,6 +58,45 @@ def wait(spec: JobSpec, stage: Stage) -> None:
         time.sleep(0.05)
 
 
+def train(spec: JobSpec, stage: Stage) -> None:
+    """Count to a hundred, from the newest checkpoint on; SIGTERM leaves one at the step it meets."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    folder = OUT / "stages" / ".training-scratch" / "run"
+    done = max((int(found.name.removeprefix("step-")) for found in folder.glob("step-*")), default=0)
+    sys.stderr.write(f"training from step {done}\n")
+
+    def save() -> None:
+        part = folder / f".step-{done:08d}"
+        (part / "deep").mkdir(parents=True)
+        (part / "deep" / "state.bin").write_bytes(os.urandom(1000) + str(done).encode())
+        target = folder / f"step-{done:08d}"
+        older = list(folder.glob("step-*"))
+        part.rename(target)
+        for other in older:
+            doomed = other.with_name(f".old-{other.name}")
+            other.rename(doomed)
+            shutil.rmtree(doomed)
+        path = target.relative_to(OUT).as_posix()
+        say(CheckpointSaved(stage=stage, step=done, path=path, metrics={"loss": 1 / done}))
+
+    while done < 100:
+        done += 1
+        say(Metrics(stage=stage, steps=[done], columns={"loss": [1 / done]}))
+        say(Progress(stage=stage, done=done, total=100, metrics={"loss": 1 / done, "pid": os.getpid()}))
+        if done % 10 == 0:
+            save()
+            sys.stderr.write(f"step {done}\n")
+        gates = [Path(spec.metadata["gate"]), Path(f"{spec.metadata['gate']}-{done}")]
+        while str(done) in spec.metadata["hold_at"].split() and not any(gate.exists() for gate in gates):
+            if stopping.wait(0.02):
+                break
+        if stopping.is_set():
+            if done % 10:
+                save()
+            sys.exit(ExitStatus.STOPPED)
+
+
 def act(spec: JobSpec, stage: Stage) -> None:
     what = spec.metadata.get("act", "finish")
     if (only := spec.metadata.get("only")) is not None:
@@ -64,6 +109,8 @@ def act(spec: JobSpec, stage: Stage) -> None:
         case "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             wait(spec, stage)
+        case "train":
+            train(spec, stage)
         case "fail":
             kind = FailureClass(spec.metadata["failure"])
             say(Failed(failure=kind, code=f"scripted_{kind}", message="It was in the script."))
@@ -98,6 +145,8 @@ def export(spec: JobSpec, stages: list[StageFacts]) -> None:
     seen = sorted(name for name in os.environ if name.startswith("BITSMITH_"))
     (folder / "environment.txt").write_text(repr(seen))
     (folder / "inputs.txt").write_text(repr(sorted(path.name for path in INPUTS.rglob("*"))))
+    if (INPUTS / ADJUSTMENTS_FILE).exists():
+        shutil.copyfile(INPUTS / ADJUSTMENTS_FILE, folder / ADJUSTMENTS_FILE)
     manifest = Manifest(
         base_model=spec.model,
         spec_sha256=spec.sha256,

@@ -23,6 +23,7 @@ def resumed_stages(platform: Platform, job_id: str) -> set[str]:
     return {event.data["stage"] for event in events if event.data.get("resumed")}
 
 
+@pytest.mark.failure("worker killed")
 def test_another_worker_goes_on_where_a_killed_one_stopped(platform: Platform) -> None:
     platform.scheduler()
     doomed = platform.worker("w1")
@@ -41,6 +42,7 @@ def test_another_worker_goes_on_where_a_killed_one_stopped(platform: Platform) -
     assert platform.versions() == 1
 
 
+@pytest.mark.failure("engine killed")
 def test_a_killed_engine_is_started_again_from_the_last_finished_stage(platform: Platform) -> None:
     platform.scheduler()
     platform.worker()
@@ -55,6 +57,7 @@ def test_a_killed_engine_is_started_again_from_the_last_finished_stage(platform:
     assert platform.versions() == 1
 
 
+@pytest.mark.failure("worker frozen")
 def test_what_a_frozen_worker_writes_after_its_lease_never_becomes_visible(platform: Platform) -> None:
     platform.scheduler()
     frozen = platform.worker("w1")
@@ -80,6 +83,7 @@ def test_what_a_frozen_worker_writes_after_its_lease_never_becomes_visible(platf
     assert story.count("job.succeeded") == 1
 
 
+@pytest.mark.failure("broker flushed")
 def test_a_flushed_broker_loses_no_job(platform: Platform) -> None:
     job_id = platform.submit()
     platform.courier.send(job_id)
@@ -95,6 +99,7 @@ def test_a_flushed_broker_loses_no_job(platform: Platform) -> None:
     platform.until_status(second, JobStatus.SUCCEEDED)
 
 
+@pytest.mark.failure("broker flushed")
 def test_a_lost_message_is_sent_again(platform: Platform) -> None:
     with platform.database.transaction() as tx:
         jobs.workers.report(tx, name="w1", device="cpu", local_models=["base"])
@@ -140,6 +145,7 @@ def test_a_worker_listens_again_after_the_broker_was_away_during_a_job(platform:
         platform.until_status(second, JobStatus.SUCCEEDED)
 
 
+@pytest.mark.failure("store away")
 def test_an_outage_of_the_object_store_is_waited_out(platform: Platform) -> None:
     go = platform.folder / "go"
     with Gate(port_of(platform.storage.endpoint)) as gate:
@@ -156,6 +162,7 @@ def test_an_outage_of_the_object_store_is_waited_out(platform: Platform) -> None
     assert platform.outcomes(job_id) == ["succeeded"]
 
 
+@pytest.mark.failure("postgres restarted")
 def test_training_goes_on_while_postgres_is_away(platform: Platform) -> None:
     go = platform.folder / "go"
     with Gate(port_of(platform.database_url)) as gate:
@@ -182,6 +189,7 @@ def test_training_goes_on_while_postgres_is_away(platform: Platform) -> None:
     ]
 
 
+@pytest.mark.failure("postgres restarted")
 def test_an_attempt_that_cannot_reach_postgres_ends_itself_before_another_may_start(platform: Platform) -> None:
     with Gate(port_of(platform.database_url)) as gate:
         url = platform.database_url.replace(f":{port_of(platform.database_url)}", f":{gate.port}")
@@ -252,6 +260,7 @@ def test_a_worker_can_leave_while_the_broker_is_away(platform: Platform) -> None
 
 
 @pytest.mark.parametrize("delay_s", [0.1, 0.3])
+@pytest.mark.failure("cancel races success")
 def test_a_cancel_that_races_success_has_one_winner(platform: Platform, delay_s: float) -> None:
     platform.worker()
     go = platform.folder / "go"

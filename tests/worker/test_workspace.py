@@ -20,8 +20,9 @@ from bitsmith_core.db import Tx
 from bitsmith_core.ids import DEFAULT_PROJECT, new_job_id
 from bitsmith_core.jobs import Lease
 from bitsmith_core.spec import JobSpec
-from bitsmith_core.storage import ObjectInfo, S3Store
+from bitsmith_core.storage import S3Store
 from bitsmith_core.wire import FailureClass
+from bitsmith_worker.checkpoints import Kept
 from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.settings import WorkerSettings
 from bitsmith_worker.workspace import Workspace, read_manifest
@@ -105,8 +106,10 @@ def test_a_stage_goes_up_without_what_its_links_lead_to(
         assert workspace.upload_stage("evaluating") is None
 
     prefix = f"{lease.prefix}/stages/training"
-    assert kept == (prefix, ["deep/state.bin"])
-    assert list(store.list(f"{lease.prefix}/")) == [ObjectInfo(key=f"{prefix}/deep/state.bin", bytes=5)]
+    assert kept == Kept(prefix=prefix, files=["deep/state.bin"], size_bytes=5)
+    found = {info.key: info.bytes for info in store.list(f"{lease.prefix}/")}
+    assert found.pop(f"{prefix}/deep/state.bin") == 5
+    assert list(found) == [f"{prefix}/checkpoint.json"]
 
 
 def test_scratch_is_empty_after_success_and_failure(settings: WorkerSettings, lease: Lease, store: S3Store) -> None:

@@ -4,19 +4,21 @@
 
     SPEC     a JobSpec as JSON
     INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl,
-             packs/<file id>.jsonl of the benchmarks
+             packs/<file id>.jsonl of the benchmarks; adjustments.json (Adjustments), if this attempt has any
     OUT      stages/<stage>/ appears (by rename) when a stage is finished: an engine started again skips it;
-             artifacts/ appears last, complete, with manifest.json
+             artifacts/ appears last, complete, with manifest.json;
+             folders that CheckpointSaved lines name: put back into an empty OUT, the engine goes on from there
 
 Nothing else goes to stdout; logs go to stderr. EOF on stdin means that the supervisor died: the engine exits at once.
-SIGTERM means stop: the engine exits with STOPPED, its finished stages intact.
+SIGTERM means stop: the engine exits with STOPPED, its finished stages intact, and training at a checkpoint.
 """
 
 import math
 from enum import IntEnum, StrEnum
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 
 class Stage(StrEnum):
@@ -86,6 +88,46 @@ class Progress(_Line):
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
+class Metrics(_Line):
+    """What was measured at every step since the last such line, by column. A step that is repeated comes again."""
+
+    type: Literal["metrics"] = "metrics"
+    stage: Stage
+    steps: list[int]
+    columns: dict[str, list[float | None]]
+
+    @field_validator("columns")
+    @classmethod
+    def _finite(cls, columns: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+        return {
+            name: [value if value is None or math.isfinite(value) else None for value in values]
+            for name, values in columns.items()
+        }
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        if any(len(values) != len(self.steps) for values in self.columns.values()):
+            raise ValueError("every column has as many values as there are steps")
+        if any(later <= earlier for earlier, later in pairwise(self.steps)):
+            raise ValueError("steps increase")
+        return self
+
+
+class CheckpointSaved(_Line):
+    """OUT/<path> is complete now. It stays as it is until it disappears, by a rename, after a later one is complete."""
+
+    type: Literal["checkpoint_saved"] = "checkpoint_saved"
+    stage: Stage
+    step: int = Field(ge=1)  # of that stage
+    path: str  # of a folder, below OUT
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("metrics")
+    @classmethod
+    def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
 class Note(_Line):
     """Something a person should know: a fallback, a warning."""
 
@@ -106,7 +148,22 @@ class Failed(_Line):
     message: str  # what happened and what to do, with values
 
 
-Line = Annotated[StageStarted | StageFinished | Progress | Note | Finished | Failed, Field(discriminator="type")]
+Line = Annotated[
+    StageStarted | StageFinished | Progress | Metrics | CheckpointSaved | Note | Finished | Failed,
+    Field(discriminator="type"),
+]
+
+
+class Adjustments(BaseModel):
+    """What this attempt does otherwise than the spec says, because of how earlier ones failed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)  # some adjustments are for the platform, not the engine
+
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    flip_budget_factor: float = Field(default=1.0, gt=0, le=1)
+
+
+ADJUSTMENTS_FILE = "adjustments.json"
 
 _ADAPTER: TypeAdapter[Line] = TypeAdapter(Line)
 

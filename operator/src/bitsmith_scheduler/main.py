@@ -2,14 +2,20 @@
 
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
+from bitsmith_core import telemetry
 from bitsmith_core.db import Database
 from bitsmith_core.errors import DatabaseUnavailable
 from bitsmith_core.log import configure_logging, get_logger
 from bitsmith_core.queue import Courier
-from bitsmith_core.settings import DatabaseSettings, QueueSettings
+from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings, WebhookSettings
+from bitsmith_core.storage import S3Store
+from pydantic import ValidationError
 
-from bitsmith_scheduler.dispatch import dispatch
+from bitsmith_scheduler.deliver import Deliverer
+from bitsmith_scheduler.dispatch import UsageMeter, dispatch
+from bitsmith_scheduler.janitor import Janitor
 from bitsmith_scheduler.leader import Leader
 from bitsmith_scheduler.reap import reap
 from bitsmith_scheduler.relay import Relay
@@ -22,6 +28,7 @@ LONGEST_PAUSE_S = 5.0  # between two tries while Postgres is away
 
 def main() -> None:
     configure_logging()
+    telemetry.configure("bitsmith-scheduler")
     settings = SchedulerSettings()
     database = Database(DatabaseSettings())  # type: ignore[call-arg]  # from the environment
     courier = Courier(QueueSettings())  # type: ignore[call-arg]
@@ -29,29 +36,58 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
 
+    leads = threading.Event()
     log.info("scheduler.started")
-    run(database, courier, settings, stop)
+    with _janitor(database, settings, leads), Deliverer(database, WebhookSettings()):
+        run(database, courier, settings, stop, leads)
     courier.close()
     database.close()
     log.info("scheduler.stopped")
 
 
-def run(database: Database, courier: Courier, settings: SchedulerSettings, stop: threading.Event) -> None:
-    """Act whenever this process leads, until stop is set."""
+def _janitor(database: Database, settings: SchedulerSettings, leads: threading.Event) -> AbstractContextManager[object]:
+    try:
+        store = S3Store(StorageSettings())  # type: ignore[call-arg]
+    except ValidationError:
+        log.warning("janitor.off", reason="BITSMITH_STORAGE_* is not set, so nothing is ever deleted from the store")
+        return nullcontext()
+    return Janitor(database, store, settings, leads=leads)
+
+
+def run(
+    database: Database,
+    courier: Courier,
+    settings: SchedulerSettings,
+    stop: threading.Event,
+    leads: threading.Event | None = None,
+) -> None:
+    """Act whenever this process leads, until stop is set.
+
+    Args:
+        leads: set while it does.
+    """
+    leads = leads or threading.Event()
+    policy = settings.policy
+    meter = UsageMeter(database, policy, every_s=settings.usage_sample_s)
     relay = Relay(database, courier)
     pause_s, is_outage = settings.interval_s, False
     with Leader(database) as leader:
         while not stop.is_set():
             try:
                 if leader.is_leading():
+                    leads.set()
                     reap(database)
-                    dispatch(database)
+                    meter.sample()
+                    dispatch(database, policy=policy)
                     relay.relay()
                     relay.prune()
+                else:
+                    leads.clear()
                 if is_outage:
                     log.info("database.restored")
                 pause_s, is_outage = settings.interval_s, False
             except DatabaseUnavailable as error:
+                leads.clear()
                 if not is_outage:  # once per outage
                     log.warning("database.unavailable", reason=str(error))
                 pause_s, is_outage = min(2 * pause_s, LONGEST_PAUSE_S), True

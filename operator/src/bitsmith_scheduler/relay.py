@@ -31,7 +31,7 @@ class Relay:
         with self._database.transaction() as tx:
             for row in outbox.unsent(tx, limit=BATCH):
                 job_id = JobId(row.payload["job_id"])
-                if job_id not in told and not self._send(job_id):
+                if job_id not in told and not self._send(job_id, row.payload.get("traceparent")):
                     break
                 told.add(job_id)
                 outbox.mark_sent(tx, row.id)
@@ -46,9 +46,9 @@ class Relay:
         if pruned:
             log.info("outbox.pruned", rows=pruned)
 
-    def _send(self, job_id: JobId) -> bool:
+    def _send(self, job_id: JobId, traceparent: str | None) -> bool:
         try:
-            self._courier.send(job_id)
+            self._courier.send(job_id, traceparent=traceparent)
         except QueueUnavailable as error:
             if not self._is_outage:
                 log.warning("broker.unavailable", reason=str(error))

@@ -8,7 +8,8 @@ EngineError
 |-- MissingPackage       config: the spec wants what this installation leaves out
 |-- BadData              data
 |-- Diverged             divergence: the loss became NaN or infinite
-`-- OutOfSpace           resource: memory or disk
+|-- OutOfSpace           resource: memory
+`-- DiskFull             resource: disk
 """
 
 from typing import ClassVar
@@ -59,4 +60,9 @@ class Diverged(EngineError):
 
 class OutOfSpace(EngineError):
     code = "out_of_space"
+    failure = FailureClass.RESOURCE
+
+
+class DiskFull(EngineError):
+    code = "disk_full"
     failure = FailureClass.RESOURCE

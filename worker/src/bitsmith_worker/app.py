@@ -11,11 +11,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from bitsmith_core import telemetry
 from bitsmith_core.ids import JobId
 from bitsmith_core.log import get_logger
-from bitsmith_core.queue import GPU_QUEUE, RUN_JOB, make_celery
+from bitsmith_core.queue import GPU_QUEUE, RUN_JOB, TRACE_HEADER, make_celery
 from bitsmith_core.settings import QueueSettings
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
 log = get_logger()
 
@@ -49,10 +50,13 @@ def make_app(settings: QueueSettings, *, run_job: Callable[[JobId], None]) -> Ce
         broker_connection_max_retries=None,  # a broker may be away for days; jobs wait in Postgres
     )
 
-    def take(job_id: str) -> None:
-        run_job(JobId(job_id))
+    def take(task: Task, job_id: str) -> None:
+        telemetry.configure("bitsmith-worker")  # here, in the pool process: what sends spans is a thread
+        with telemetry.continued(getattr(task.request, TRACE_HEADER, None)):
+            run_job(JobId(job_id))
+        telemetry.flush()
 
-    app.task(name=RUN_JOB)(take)
+    app.task(name=RUN_JOB, bind=True)(take)
     return app
 
 

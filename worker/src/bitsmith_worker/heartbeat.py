@@ -1,4 +1,4 @@
-"""Keeps the lease alive and brings back what ends an attempt early: a cancel, a lost lease, a silent database.
+"""Keeps the lease alive and brings back what ends an attempt early: a wish, a lost lease, a silent database.
 
 Every other part of an attempt asks here whether it may go on. The answer is computed from the monotonic clock when it
 is asked for, so a worker that was frozen, or whose database connection hangs, learns of it at once.
@@ -29,6 +29,8 @@ RETRY_S = 2.0
 
 class Ending(StrEnum):
     CANCELLED = "cancelled"
+    PAUSED = "paused"
+    DRAINED = "drained"  # this worker takes no more work; another takes over
     LEAVING = "leaving"  # this worker goes away; another takes over
     LEASE_LOST = "lease_lost"
     FENCED = "fenced"  # Postgres is silent for so long that another attempt may start soon
@@ -36,7 +38,12 @@ class Ending(StrEnum):
     @property
     def may_write(self) -> bool:
         """Whether this attempt may still say how it ended."""
-        return self in (Ending.CANCELLED, Ending.LEAVING)
+        return self not in (Ending.LEASE_LOST, Ending.FENCED)
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether the engine gets the time to come to a checkpoint."""
+        return self in (Ending.PAUSED, Ending.DRAINED)
 
 
 class AttemptOver(Exception):
@@ -61,7 +68,8 @@ class Heartbeat:
         self._settings, self._database, self._lease = settings, database, lease
         self._is_leaving = is_leaving
         self._last_beat = claimed_at
-        self._is_cancelled = self._is_lost = False
+        self._wish = DesiredState.RUN
+        self._is_draining = self._is_lost = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -81,9 +89,13 @@ class Heartbeat:
             return Ending.LEASE_LOST
         if time.monotonic() - self._last_beat > self._settings.fence_s:
             return Ending.FENCED
-        if self._is_cancelled:
+        if self._wish is DesiredState.CANCEL:
             return Ending.CANCELLED
-        return Ending.LEAVING if self._is_leaving() else None
+        if self._is_leaving():  # before a pause, which may take longer than this process has
+            return Ending.LEAVING
+        if self._wish is DesiredState.PAUSE:
+            return Ending.PAUSED
+        return Ending.DRAINED if self._is_draining else None
 
     def lose(self) -> None:
         """Some other write found the lease gone."""
@@ -130,7 +142,8 @@ class Heartbeat:
             pause_s = min(self._settings.heartbeat_s, RETRY_S)  # until it was heard
             try:
                 with self._database.transaction() as tx:
-                    desired = jobs.extend(tx, self._lease, ttl=self._settings.lease)
+                    wish = jobs.extend(tx, self._lease, ttl=self._settings.lease)
+                    is_draining = jobs.workers.is_draining(tx, self._lease.worker)
             except LeaseLost:
                 if not self._stopped.is_set():
                     log.warning("lease.lost", job_id=self._lease.job_id, attempt=self._lease.attempt)
@@ -143,6 +156,6 @@ class Heartbeat:
                 log.exception("heartbeat.missed", job_id=self._lease.job_id)
                 continue
             self._last_beat, pause_s = before, self._settings.heartbeat_s
-            if desired is DesiredState.CANCEL and not self._is_cancelled:
-                log.info("job.cancel_seen", job_id=self._lease.job_id)
-                self._is_cancelled = True
+            if (wish, is_draining) != (self._wish, self._is_draining):
+                log.info("job.wish_seen", job_id=self._lease.job_id, wish=wish, is_draining=is_draining)
+            self._wish, self._is_draining = wish, is_draining

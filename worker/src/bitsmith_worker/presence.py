@@ -1,16 +1,13 @@
 """Tells Postgres every few seconds that this worker is there, on what device, and which local models it has."""
 
-import shutil
-import subprocess
 import threading
-from pathlib import Path
 
 from bitsmith_core import jobs
 from bitsmith_core.db import Database
 from bitsmith_core.errors import DatabaseUnavailable
 from bitsmith_core.log import get_logger
 
-from bitsmith_worker import base_models
+from bitsmith_worker import base_models, machine
 from bitsmith_worker.settings import WorkerSettings
 
 log = get_logger()
@@ -36,13 +33,22 @@ class Presence:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        device = detect_device()
-        is_heard = True
+        found = machine.look()
+        is_new = is_heard = True
         while not self._leaving.is_set():
             try:
                 with self._database.transaction() as tx:
-                    found = base_models.available(self._settings.models)
-                    jobs.workers.report(tx, name=self._settings.name, device=device, local_models=found)
+                    if is_new:
+                        jobs.workers.arrive(tx, self._settings.name)
+                    jobs.workers.report(
+                        tx,
+                        name=self._settings.name,
+                        device=found.device,
+                        devices=found.devices,
+                        memory_bytes=found.memory_bytes,
+                        local_models=base_models.available(self._settings.models),
+                    )
+                is_new = False
                 if not is_heard:
                     log.info("presence.restored")
                 is_heard = True
@@ -56,16 +62,3 @@ class Presence:
                 jobs.workers.leave(tx, self._settings.name)
         except DatabaseUnavailable as error:
             log.warning("presence.left_silently", reason=str(error))
-
-
-def detect_device() -> str:
-    """cuda if the driver answers, else cpu. Without torch: this process must stay free of CUDA contexts."""
-    if Path("/proc/driver/nvidia/version").exists() and any(Path("/dev").glob("nvidia[0-9]*")):
-        return "cuda"
-    if (tool := shutil.which("nvidia-smi")) is None:
-        return "cpu"
-    try:
-        listed = subprocess.run([tool, "-L"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "cpu"
-    return "cuda" if listed.returncode == 0 and b"GPU " in listed.stdout else "cpu"

@@ -29,6 +29,17 @@ class WorkerSettings(BaseSettings):
     heartbeat_s: float = Field(default=15, gt=0, description="pause between two extensions of the lease")
     presence_s: float = Field(default=5, gt=0, description="pause between two reports; workers count as alive for 20 s")
     engine_stop_s: float = Field(default=20, gt=0, description="from SIGTERM to SIGKILL of an engine")
+    pause_within_s: float = Field(
+        default=300, gt=0, description="the same when nothing is urgent: a pause or a drain waits for a checkpoint"
+    )
+    leave_within_s: float = Field(
+        default=10, gt=0, description="for last uploads of a worker that was told to go, after its engine has ended"
+    )
+    metrics_every_s: float = Field(default=5, gt=0, description="pause between two pieces of an attempt's metrics")
+    log_every_s: float = Field(default=5, gt=0, description="pause between two pieces of an engine's log")
+    log_limit_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="of one attempt's log; what comes later stays unseen"
+    )
     store_patience_s: float = Field(
         default=600, gt=0, description="how long an outage of the object store is waited out"
     )

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from bitsmith_core import wire
+from bitsmith_core import telemetry, wire
 from bitsmith_core.log import get_logger
 from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
 
@@ -30,6 +30,14 @@ _EVIDENCE_LINES, _EVIDENCE_CHARS = 20, 2000
 _LAST_WORDS_S = 2.0  # for output after the end: a process that escaped its session may hold the pipe open
 
 
+class Ended(NamedTuple):
+    """How an engine ended, and what is left to be seen of it."""
+
+    outcome: Finished | Failed | Ending
+    status: int  # as Popen gives it, negative for a signal
+    log_end: str
+
+
 def supervise(
     command: Sequence[str],
     *,
@@ -37,8 +45,8 @@ def supervise(
     log_file: Path,
     on_line: Callable[[Line], None],
     ending: Callable[[], Ending | None],
-    stop_within_s: float,
-) -> Finished | Failed | Ending:
+    stop_within_s: Callable[[Ending], float],
+) -> Ended:
     """Run the engine to its end.
 
     Args:
@@ -47,6 +55,7 @@ def supervise(
         on_line: gets every line of the protocol; must not block.
         ending: asked many times a second why the engine must stop. It is asked to with SIGTERM and ended after
             stop_within_s; it is ended at once if the attempt may not write any more.
+        stop_within_s: how long it gets; a graver reason later may cut that short.
 
     Raises:
         AttemptFailed: the engine could not be started.
@@ -86,7 +95,7 @@ def supervise(
                     kill_at = 0.0
                 elif asked is None:
                     process.terminate()
-                    kill_at = time.monotonic() + stop_within_s
+                kill_at = min(kill_at, time.monotonic() + stop_within_s(reason))
                 asked = reason
             if time.monotonic() > kill_at:
                 _kill_session(process)
@@ -102,7 +111,9 @@ def supervise(
         process.stdin.close()
     if strays > _STRAYS_SHOWN:
         log.warning("engine.said_much_else", lines=strays)
-    return judge(process.returncode, last_word, asked=asked, evidence=log_tail(log_file))
+    evidence = log_tail(log_file)
+    outcome = judge(process.returncode, last_word, asked=asked, evidence=evidence)
+    return Ended(outcome=outcome, status=process.returncode, log_end=evidence)
 
 
 def judge(
@@ -173,12 +184,18 @@ def _start(command: Sequence[str], folder: Path, log_file: Path) -> subprocess.P
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 cwd=folder,
-                env=engine_environment(os.environ),
+                env={**engine_environment(os.environ), **_trace()},
                 start_new_session=True,
             )
     except OSError as error:
         problem = f"The engine could not be started: {error}. Check BITSMITH_WORKER_ENGINE on this worker."
         raise AttemptFailed(FailureClass.INFRA, "engine_not_started", problem) from error
+
+
+def _trace() -> dict[str, str]:
+    """OpenTelemetry's variable for programs that are started as part of a trace."""
+    traceparent = telemetry.traceparent()
+    return {} if traceparent is None else {"TRACEPARENT": traceparent}
 
 
 def _read(stdout: IO[bytes], lines: queue.Queue[bytes | None]) -> None:

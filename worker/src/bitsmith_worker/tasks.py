@@ -1,39 +1,44 @@
 """One message, one attempt: claim, fetch, run the engine, upload, and say in one transaction how it ended."""
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bitsmith_core import files, jobs, registry
+from bitsmith_core import files, jobs, registry, telemetry
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, LeaseLost
 from bitsmith_core.files import File
 from bitsmith_core.ids import FileId, JobId
-from bitsmith_core.jobs import Checkpoint, Lease
+from bitsmith_core.jobs import Checkpoint, EngineEnd, Lease
 from bitsmith_core.log import bind_job, get_logger
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
-from bitsmith_core.wire import Failed, FailureClass, Finished, Line, Stage, StageFinished, StageStarted
+from bitsmith_core.telemetry import SpanKind
+from bitsmith_core.wire import Adjustments, Failed, FailureClass, Finished, Line, Stage, StageFinished, StageStarted
 from pydantic import ValidationError
 
+from bitsmith_worker import tracing
+from bitsmith_worker.engine_log import EngineLog
 from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.heartbeat import AttemptOver, Ending, Heartbeat
 from bitsmith_worker.journal import Journal
+from bitsmith_worker.keeping import Keeper
 from bitsmith_worker.settings import WorkerSettings
-from bitsmith_worker.supervisor import supervise
+from bitsmith_worker.supervisor import Ended, supervise
 from bitsmith_worker.workspace import Workspace
 
 log = get_logger()
 T = TypeVar("T")
 
-_LEAVING_PATIENCE_S = 4.0  # for last uploads, and again for the last word: a leaving worker is killed soon
+_LEAVING_PATIENCE_S = 4.0  # for the last word: a leaving worker is killed soon
 _FAILED_PATIENCE_S = 60.0  # a failed attempt waits so long for uploads that its successor can use
 
 
@@ -65,6 +70,7 @@ class Order:
     validation: File
     packs: list[File]
     checkpoints: list[Checkpoint]
+    adjustments: Adjustments | None
 
 
 def run_job(tools: Tools, job_id: JobId) -> None:
@@ -79,14 +85,15 @@ def run_job(tools: Tools, job_id: JobId) -> None:
             return
 
         heartbeat = Heartbeat(tools.settings, tools.database, lease, claimed_at=claimed_at, is_leaving=is_leaving)
-        with heartbeat:
-            outcome = _attempt(tools, lease, heartbeat)
-            _settle(tools, lease, heartbeat, outcome)
+        with heartbeat, telemetry.span("job.attempt", job_id=job_id, attempt_number=lease.attempt) as span:
+            outcome, end = _attempt(tools, lease, heartbeat)
+            tracing.note_outcome(span, outcome)
+            _settle(tools, lease, heartbeat, outcome, end)
 
 
 def _claim(tools: Tools, job_id: JobId) -> Lease | None:
     try:
-        with tools.database.transaction() as tx:
+        with telemetry.span("job.claim", kind=SpanKind.CONSUMER, job_id=job_id), tools.database.transaction() as tx:
             lease = jobs.claim(tx, job_id, worker=tools.settings.name, ttl=tools.settings.lease)
     except DatabaseUnavailable as error:
         log.warning("job.not_claimed", reason=str(error))  # it is offered again
@@ -98,51 +105,76 @@ def _claim(tools: Tools, job_id: JobId) -> Lease | None:
     return lease
 
 
-def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Result | Failed | Ending:
+def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result | Failed | Ending, EngineEnd]:
     """Everything between the claim and the last word; whatever goes wrong becomes an outcome."""
+    end = EngineEnd()
     try:
         with (
             Workspace(tools.settings, tools.store, lease) as workspace,
-            Journal(tools.database, lease, on_lease_lost=heartbeat.lose) as journal,
+            Journal(
+                tools.database,
+                lease,
+                metrics_every_s=tools.settings.metrics_every_s,
+                on_lease_lost=heartbeat.lose,
+            ) as journal,
+            EngineLog(
+                tools.settings,
+                tools.database,
+                tools.store,
+                lease,
+                workspace.engine_log,
+                on_lease_lost=heartbeat.lose,
+            ),
             _transfers() as transfers,
         ):
             order = _order(tools, lease, heartbeat)
             with _stage(journal, Stage.FETCHING):
-                heartbeat.wait_for(
+                fetched = heartbeat.wait_for(
                     transfers.submit(
-                        workspace.fetch, order.spec, order.training, order.validation, order.packs, order.checkpoints
+                        workspace.fetch,
+                        order.spec,
+                        order.training,
+                        order.validation,
+                        order.packs,
+                        order.checkpoints,
+                        order.adjustments,
                     )
                 )
+                if fetched:
+                    log.info("attempt.goes_on", fetched=fetched)
 
-            outcome = _run_engine(tools, lease, heartbeat, workspace, journal, transfers)
-            if not isinstance(outcome, Finished):
-                return outcome
+            ended = _run_engine(tools, lease, heartbeat, workspace, journal, transfers)
+            end = _end_of(ended, workspace)
+            if not isinstance(ended.outcome, Finished):
+                return ended.outcome, end
 
             with _stage(journal, Stage.PUBLISHING):
                 manifest, prefix = heartbeat.wait_for(
-                    transfers.submit(workspace.upload_artifacts, outcome.manifest_sha256)
+                    transfers.submit(workspace.upload_artifacts, ended.outcome.manifest_sha256)
                 )
             journal.flush(heartbeat.pause)
-            return Result(name=order.spec.model_name, manifest=manifest, prefix=prefix)
+            return Result(name=order.spec.model_name, manifest=manifest, prefix=prefix), end
     except AttemptOver as over:
-        return over.ending
+        return over.ending, end
     except AttemptFailed as failed:
-        return failed.line
+        return failed.line, end
     except Exception as error:  # the attempt's outermost edge: the job must hear of it
         log.exception("attempt.broke")
         problem = f"The worker broke: {type(error).__name__}: {error}".replace("\0", "")
-        return Failed(failure=FailureClass.UNKNOWN, code="worker_error", message=problem)
+        return Failed(failure=FailureClass.UNKNOWN, code="worker_error", message=problem), end
 
 
 def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
     def read(tx: Tx) -> Order:
-        spec = JobSpec.model_validate(jobs.get(tx, lease.job_id).spec)
+        job = jobs.get(tx, lease.job_id)
+        spec = JobSpec.model_validate(job.spec)
         return Order(
             spec=spec,
             training=files.get(tx, FileId(spec.training_file)),
             validation=files.get(tx, FileId(spec.validation_file)),
             packs=[files.get(tx, file_id) for file_id in _pack_ids(spec)],
             checkpoints=jobs.checkpoints(tx, lease.job_id),
+            adjustments=Adjustments.model_validate(job.adjustments) if job.adjustments else None,
         )
 
     try:
@@ -166,45 +198,51 @@ def _run_engine(
     workspace: Workspace,
     journal: Journal,
     transfers: ThreadPoolExecutor,
-) -> Finished | Failed | Ending:
-    uploads: list[Future[None]] = []
+) -> Ended:
+    keeper = Keeper(
+        workspace, lease, transfers, commit=partial(_patiently, tools, heartbeat), on_lease_lost=heartbeat.lose
+    )
+
+    stages = tracing.StageSpans()
 
     def on_line(line: Line) -> None:
         journal.add(line)
-        if isinstance(line, StageFinished) and not line.resumed:
-            uploads.append(transfers.submit(_keep_stage, tools, lease, heartbeat, workspace, line.stage))
+        keeper.hear(line)
+        stages.hear(line)
 
-    outcome = supervise(
+    ended = supervise(
         [*tools.settings.engine, str(workspace.spec_file), str(workspace.inputs), str(workspace.out)],
         folder=workspace.folder,
         log_file=workspace.engine_log,
         on_line=on_line,
         ending=heartbeat.ending,
-        stop_within_s=tools.settings.engine_stop_s,
+        stop_within_s=lambda why: tools.settings.pause_within_s if why.can_wait else tools.settings.engine_stop_s,
     )
-    log.info("engine.ended", outcome=outcome if isinstance(outcome, Ending) else outcome.model_dump(mode="json"))
+    stages.close()
+    outcome = ended.outcome
+    log.info(
+        "engine.ended",
+        status=ended.status,
+        outcome=outcome if isinstance(outcome, Ending) else outcome.model_dump(mode="json"),
+    )
     # Before the artifacts an upload is waited for anyway: they go through the same single thread.
     if isinstance(outcome, Failed):
-        heartbeat.wait_all(uploads, within_s=_FAILED_PATIENCE_S)
+        heartbeat.wait_all(keeper.uploads, within_s=_FAILED_PATIENCE_S)
+    elif isinstance(outcome, Ending) and outcome.can_wait:
+        heartbeat.wait_all(keeper.uploads, within_s=tools.settings.pause_within_s)
     elif outcome is Ending.LEAVING:
-        heartbeat.wait_all(uploads, within_s=_LEAVING_PATIENCE_S)
-    return outcome
+        heartbeat.wait_all(keeper.uploads, within_s=tools.settings.leave_within_s)
+    return ended
 
 
-def _keep_stage(tools: Tools, lease: Lease, heartbeat: Heartbeat, workspace: Workspace, stage: Stage) -> None:
-    """Make a finished stage survive this worker. If that fails, a later attempt repeats the stage, nothing worse."""
-    try:
-        kept = workspace.upload_stage(stage)
-        if kept is not None:
-            prefix, names = kept
-            keep = partial(jobs.keep_checkpoint, lease=lease, stage=stage, prefix=prefix, files=names)
-            _patiently(tools, heartbeat, keep)
-    except LeaseLost:
-        heartbeat.lose()
-    except AttemptOver:
-        pass
-    except AttemptFailed as failed:
-        log.warning("checkpoint.not_kept", job_id=lease.job_id, stage=stage, reason=str(failed))
+def _end_of(ended: Ended, workspace: Workspace) -> EngineEnd:
+    """What a person who asks why may want to see."""
+    evidence: dict[str, Any] = {"scratch_free_bytes": shutil.disk_usage(workspace.folder).free}
+    if ended.status < 0:
+        evidence["signal"] = -ended.status
+    if not isinstance(ended.outcome, Finished) and ended.log_end:
+        evidence["log_end"] = ended.log_end
+    return EngineEnd(exit_code=ended.status, evidence=evidence)
 
 
 def _patiently(tools: Tools, heartbeat: Heartbeat, action: Callable[[Tx], T]) -> T:
@@ -221,7 +259,9 @@ def _patiently(tools: Tools, heartbeat: Heartbeat, action: Callable[[Tx], T]) ->
             heartbeat.pause(1.0)
 
 
-def _settle(tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | Failed | Ending) -> None:
+def _settle(
+    tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | Failed | Ending, end: EngineEnd
+) -> None:
     """Say how the attempt ended, unless it may not speak any more. Repeated until Postgres has heard it."""
     if isinstance(outcome, Ending) and not outcome.may_write:
         log.warning("attempt.fell_silent", reason=outcome)
@@ -230,7 +270,7 @@ def _settle(tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | 
     while True:
         try:
             with tools.database.transaction() as tx:
-                said = _say(tx, lease, outcome)
+                said = _say(tx, lease, outcome, end)
             log.info("attempt.ended", outcome=said, attempt=lease.attempt)
             return
         except LeaseLost:
@@ -248,11 +288,11 @@ def _settle(tools: Tools, lease: Lease, heartbeat: Heartbeat, outcome: Result | 
             return
 
 
-def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending) -> str:
+def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending, end: EngineEnd) -> str:
     if isinstance(outcome, Failed):
-        return jobs.fail(tx, lease, outcome)
+        return jobs.fail(tx, lease, outcome, end=end)
     if isinstance(outcome, Ending):
-        return jobs.stopped(tx, lease)
+        return jobs.stopped(tx, lease, end=end)
     # One transaction: the lease fences the publication, so exactly one attempt publishes.
     version = registry.publish(
         tx,
@@ -263,7 +303,7 @@ def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending) -> str:
         prefix=outcome.prefix,
     )
     result = f"{version.model.name}@{version.number}"
-    jobs.finish(tx, lease, result=result)
+    jobs.finish(tx, lease, result=result, end=end)
     return result
 
 
@@ -272,7 +312,8 @@ def _stage(journal: Journal, stage: Stage) -> Iterator[None]:
     """A stage that the worker does itself."""
     started = time.monotonic()
     journal.add(StageStarted(stage=stage))
-    yield
+    with telemetry.span(f"stage.{stage}"):
+        yield
     journal.add(StageFinished(stage=stage, wall_s=time.monotonic() - started, peak_memory_bytes=0))
 
 

@@ -1,6 +1,6 @@
 """One attempt's files: inputs down, checkpoints down and up, artifacts up. Below SCRATCH, gone with the attempt.
 
-    <scratch>/<job>-a<n>-<token>/   spec.json  engine.log  inputs/  out/stages/  out/artifacts/
+    <scratch>/<job>-a<n>-<token>/   spec.json  engine.log  inputs/  out/stages/  out/artifacts/  held/
 
 What the engine leaves is not trusted: only regular files inside its own folder go up, and artifacts only as the
 manifest describes them.
@@ -8,49 +8,39 @@ manifest describes them.
 
 import errno
 import fcntl
-import os
 import re
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Self
 
 from bitsmith_core.bundle import MANIFEST, Manifest, file_sha256
-from bitsmith_core.errors import NotFound, StoreUnavailable
+from bitsmith_core.errors import NotFound
 from bitsmith_core.files import File
 from bitsmith_core.jobs import Checkpoint, Lease
-from bitsmith_core.log import get_logger
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
-from bitsmith_core.wire import FailureClass
+from bitsmith_core.wire import ADJUSTMENTS_FILE, Adjustments, FailureClass
 from pydantic import ValidationError
 
-from bitsmith_worker import base_models
+from bitsmith_worker import base_models, checkpoints
+from bitsmith_worker.checkpoints import Kept
 from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.patience import PatientStore
 from bitsmith_worker.settings import WorkerSettings
 
-log = get_logger()
-T = TypeVar("T")
-
 _FOLDER = re.compile(r"ftjob-[0-9a-v]{26}-a\d+-[0-9a-f]{8}")
-_LONGEST_PAUSE_S = 15.0
-
-
-class Abandoned(Exception):
-    """The attempt is over; whoever still works on its files stops."""
 
 
 class Workspace:
     """Its methods may run in another thread than the one that closes it."""
 
     def __init__(self, settings: WorkerSettings, store: ObjectStore, lease: Lease) -> None:
-        self._settings, self._store, self._lease = settings, store, lease
-        self._closed = threading.Event()
+        self._settings, self._lease = settings, lease
+        self._store = PatientStore(store, patience_s=settings.store_patience_s)
+        self._held = 0
         # Resolved, so that a file whose resolved path differs was reached through a link.
         self.folder = settings.scratch.resolve() / f"{lease.job_id}-{lease.label}"
         self.spec_file = self.folder / "spec.json"
@@ -70,15 +60,24 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closed.set()
+        self._store.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             _unlock(self._lock, self.folder)
 
     def fetch(
-        self, spec: JobSpec, training: File, validation: File, packs: list[File], checkpoints: list[Checkpoint]
-    ) -> None:
-        """Everything the engine needs: data files, eval packs, base model, and what earlier attempts finished.
+        self,
+        spec: JobSpec,
+        training: File,
+        validation: File,
+        packs: list[File],
+        kept: list[Checkpoint],
+        adjustments: Adjustments | None = None,
+    ) -> dict[str, int]:
+        """Everything the engine needs: data files, eval packs, base model, what earlier attempts left to go on from.
+
+        Returns:
+            The stages that need not be begun anew, with the step they are at; 0 for a finished one.
 
         Raises:
             AttemptFailed
@@ -91,8 +90,9 @@ class Workspace:
             for pack in packs:
                 self._fetch_file(pack, self.inputs / "packs" / f"{pack.id}.jsonl")
             self.link_model(base_models.resolve(spec.model, self._settings.models))
-            for checkpoint in checkpoints:
-                self._fetch_checkpoint(checkpoint)
+            if adjustments is not None:
+                (self.inputs / ADJUSTMENTS_FILE).write_text(adjustments.model_dump_json())
+            return checkpoints.fetch_all(self._store, kept, self.out / "stages", self.out)
 
     def link_model(self, found: Path) -> None:
         """INPUTS/model is a folder, as the wire has it: the model's own, or one that holds its single file."""
@@ -107,19 +107,27 @@ class Workspace:
         with _disk_errors():
             self.spec_file.write_text(spec_json)
 
-    def upload_stage(self, stage: str) -> tuple[str, list[str]] | None:
-        """Put a finished stage into the store: (prefix, files below it), None if the stage keeps nothing.
+    def hold(self, path: str) -> Path | None:
+        """Keep a checkpoint of the engine as it is now, whatever the engine does next; None if it is gone already."""
+        self._held += 1
+        into = self.folder / "held" / str(self._held)
+        with _disk_errors():
+            return into if checkpoints.hold(self.out / "stages", self.out / path, into) else None
+
+    def upload_held(self, held: Path, *, stage: str, step: int) -> Kept | None:
+        """Raises AttemptFailed."""
+        return self._upload(f"{self._lease.prefix}/checkpoints/{stage}-{step:08d}", held)
+
+    def upload_stage(self, stage: str) -> Kept | None:
+        """Put a finished stage into the store; None if the stage keeps nothing.
 
         Raises:
             AttemptFailed
         """
-        prefix = f"{self._lease.prefix}/stages/{stage}"
-        folder = self.out / "stages" / stage
-        with _disk_errors():
-            names = sorted(_regular_files(folder))
-            for name in names:
-                self._put(f"{prefix}/{name}", folder / name)
-        return (prefix, names) if names else None
+        return self._upload(f"{self._lease.prefix}/stages/{stage}", self.out / "stages" / stage)
+
+    def forget(self, prefix: str) -> None:
+        self._store.delete_below(prefix)
 
     def upload_artifacts(self, expected_sha256: str) -> tuple[Manifest, str]:
         """Check what the engine left against its manifest and put it into the store, the manifest last.
@@ -132,13 +140,13 @@ class Workspace:
         with _disk_errors():
             manifest = read_manifest(folder, expected_sha256)
             for entry in manifest.files:
-                self._put(f"{prefix}/{entry.path}", folder / entry.path)
-            self._put(f"{prefix}/{MANIFEST}", folder / MANIFEST)
+                self._store.put(f"{prefix}/{entry.path}", folder / entry.path)
+            self._store.put(f"{prefix}/{MANIFEST}", folder / MANIFEST)
         return manifest, prefix
 
     def _fetch_file(self, file: File, path: Path) -> None:
         try:
-            self._patiently(partial(self._store.get_file, file.object_key, path))
+            self._store.get(file.object_key, path)
         except NotFound as error:
             problem = f"The bytes of {file.id} ({file.filename}) are gone from the object store; upload the file again."
             raise AttemptFailed(FailureClass.DATA, "file_missing", problem) from error
@@ -147,44 +155,9 @@ class Workspace:
             problem = f"{file.id} ({file.filename}) arrived with digest {found} instead of {file.sha256}."
             raise AttemptFailed(FailureClass.INFRA, "file_corrupted", problem)
 
-    def _fetch_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """A checkpoint that is incomplete is left out: the engine does its stage again."""
-        part = self.out / f"{checkpoint.stage}.part"
-        try:
-            for name in checkpoint.files:
-                path = part / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._patiently(partial(self._store.get_file, f"{checkpoint.prefix}/{name}", path))
-        except NotFound as error:
-            log.warning("checkpoint.incomplete", stage=checkpoint.stage, reason=str(error))
-            shutil.rmtree(part, ignore_errors=True)
-            return
-        if part.exists():
-            part.rename(self.out / "stages" / checkpoint.stage)
-
-    def _put(self, key: str, path: Path) -> None:
-        try:
-            self._patiently(partial(self._store.put_file, key, path))
-        except NotFound as error:  # the bucket
-            raise AttemptFailed(FailureClass.INFRA, "store_misconfigured", f"Cannot store {key}: {error}.") from error
-
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Repeat what the store could not answer, for minutes if need be: hours of training hang on it."""
-        started = time.monotonic()
-        pause_s = 0.5
-        while True:
-            if self._closed.is_set():
-                raise Abandoned
-            try:
-                return action()
-            except StoreUnavailable as error:
-                waited_s = time.monotonic() - started
-                if waited_s > self._settings.store_patience_s:
-                    problem = f"The object store has been away for {waited_s:.0f} s: {error}."
-                    raise AttemptFailed(FailureClass.INFRA, "store_unavailable", problem) from error
-                log.warning("store.retry", waited_s=round(waited_s, 1), reason=str(error))
-            self._closed.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _upload(self, prefix: str, folder: Path) -> Kept | None:
+        with _disk_errors():
+            return checkpoints.upload(self._store, prefix, folder, self.folder / "list.json")
 
 
 def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
@@ -199,7 +172,7 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
         raise _bad_artifacts(f"its manifest cannot be read: {error}") from error
     if manifest.sha256 != expected_sha256:
         raise _bad_artifacts(f"it announced {expected_sha256}, and its manifest is {manifest.sha256}")
-    present = set(_regular_files(folder))
+    present = set(checkpoints.regular_files(folder)) if folder.is_dir() else set()
     if MANIFEST not in present:
         raise _bad_artifacts("its manifest lies elsewhere")
     for entry in manifest.files:
@@ -225,18 +198,6 @@ def sweep(scratch: Path) -> list[str]:
         _unlock(lock, folder)
         swept.append(folder.name)
     return swept
-
-
-def _regular_files(folder: Path) -> Iterator[str]:
-    """Files inside folder (itself resolved), as relative paths.
-
-    What is reached through a link is left out: it could lead to what is not the engine's to publish.
-    """
-    for current, _, names in os.walk(folder):
-        for name in names:
-            path = Path(current) / name
-            if path.is_file() and path.resolve() == path:
-                yield path.relative_to(folder).as_posix()
 
 
 def _bad_artifacts(detail: str) -> AttemptFailed:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine, func, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -25,7 +25,8 @@ class Database:
             pool_pre_ping=True,  # a restarted server must not fail the first request after it
             connect_args={
                 "connect_timeout": 5,
-                "options": "-c timezone=utc -c lock_timeout=10s",
+                # A process that was frozen in the middle of a transaction must not hold its locks for ever.
+                "options": "-c timezone=utc -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s",
                 # A server that vanished without a word must not hang a lease or a leader for TCP's quarter of an hour.
                 "tcp_user_timeout": 20_000,  # milliseconds
                 "keepalives_idle": 15,
@@ -48,6 +49,10 @@ class Database:
                 yield tx
         except OperationalError as error:
             raise DatabaseUnavailable(f"Postgres does not answer: {error.orig}") from error
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise DatabaseUnavailable(f"Postgres ended the connection: {error.orig}") from error
         except PoolTimeout as error:
             raise DatabaseUnavailable(f"every connection to Postgres is in use: {error}") from error
 

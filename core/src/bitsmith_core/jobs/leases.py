@@ -6,14 +6,17 @@ database's, so no worker's clock can steal or keep a job.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, func, or_, select, update
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Job
 from bitsmith_core.errors import LeaseLost
 from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.jobs import workers
+from bitsmith_core.jobs.failures import AVOIDED_WORKER
 from bitsmith_core.jobs.states import DesiredState, JobStatus
 from bitsmith_core.wire import FailureClass
 
@@ -29,7 +32,7 @@ class Lease:
     @property
     def label(self) -> str:
         """This attempt's name among those of its job; no other attempt ever has it."""
-        return f"a{self.attempt}-{self.token.hex[:8]}"
+        return label_of(self.attempt, self.token)
 
     @property
     def prefix(self) -> str:
@@ -37,17 +40,28 @@ class Lease:
         return f"jobs/{self.job_id}/{self.label}"
 
 
+def label_of(attempt: int, token: UUID) -> str:
+    return f"a{attempt}-{token.hex[:8]}"
+
+
 def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
     """Take the job unless it is over, waits for its back-off, or a live worker has it.
 
-    One UPDATE decides: the broker may deliver a message twice, and two workers must not both win.
+    A draining worker takes nothing, and one on which the job failed for lack of room leaves it to the others, if there
+    are any. One UPDATE decides: the broker may deliver a message twice, and two workers must not both win.
     """
     token = uuid4()
     lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
     waiting = and_(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
     claimed = tx.execute(
         update(Job)
-        .where(Job.id == job_id, Job.desired_state == DesiredState.RUN, or_(waiting, lapsed))
+        .where(
+            Job.id == job_id,
+            Job.desired_state == DesiredState.RUN,
+            or_(waiting, lapsed),
+            ~workers.is_draining_now(worker),
+            or_(Job.adjustments[AVOIDED_WORKER].astext.is_distinct_from(worker), ~workers.are_others_alive(worker)),
+        )
         .values(
             status=JobStatus.RUNNING,
             lease_token=token,
@@ -67,10 +81,22 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
     tx.execute(
         update(Attempt)
         .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
-        .values(ended_at=func.now(), outcome=FailureClass.INFRA, reason_code="lease_expired")
+        .values(
+            ended_at=func.now(),
+            outcome=FailureClass.INFRA,
+            reason_code="lease_expired",
+            gpu_seconds=device_seconds(func.now()),
+        )
     )
-    tx.add(Attempt(job_id=job_id, number=attempt, worker=worker))
+    tx.add(Attempt(job_id=job_id, number=attempt, worker=worker, evidence=workers.described(tx, worker)))
+    tx.flush()
     return Lease(job_id=job_id, project=project, token=token, attempt=attempt, worker=worker)
+
+
+def device_seconds(until: Any) -> ColumnElement[float]:
+    """What an attempt used until then: its time, times the devices it was given."""
+    devices = func.coalesce(Attempt.evidence["devices"].astext.cast(Integer), 1)
+    return func.greatest(0, func.extract("epoch", until - Attempt.started_at)) * devices
 
 
 def extend(tx: Tx, lease: Lease, *, ttl: timedelta) -> DesiredState:

@@ -1,15 +1,15 @@
 """Every SQL statement about jobs that is not a lease, the outbox or a worker's report."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import cast, delete, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Checkpoint, File, Job, JobEvent
 from bitsmith_core.ids import FileId, JobId, ProjectId, new_checkpoint_id
+from bitsmith_core.jobs.leases import device_seconds
 from bitsmith_core.jobs.states import JobStatus
 
 
@@ -43,7 +43,8 @@ def oldest_wait_seconds(tx: Tx) -> float:
 
 
 def file(tx: Tx, file_id: FileId) -> File | None:
-    return tx.get(File, file_id)
+    """The file, held against deletion until the transaction ends: files.delete waits, and then sees the job."""
+    return tx.get(File, file_id, with_for_update={"read": True, "key_share": True})
 
 
 def add_event(tx: Tx, job: Job, *, type_: str, message: str, data: dict[str, Any], level: str = "info") -> None:
@@ -68,59 +69,83 @@ def attempts(tx: Tx, job_id: JobId) -> list[Attempt]:
     return list(tx.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
 
 
+def attempt(tx: Tx, job_id: JobId, number: int) -> Attempt:
+    return tx.get_one(Attempt, (job_id, number))
+
+
 def end_attempt(
-    tx: Tx, job_id: JobId, number: int, *, outcome: str, code: str | None = None, message: str | None = None
+    tx: Tx,
+    job: Job,
+    *,
+    outcome: str,
+    code: str | None = None,
+    message: str | None = None,
+    exit_code: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> None:
+    """The job still has its lease: the attempt is charged until now, or until the lease ran out."""
+    until = func.least(func.now(), job.lease_expires_at)
     tx.execute(
         update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.number == number)
-        .values(ended_at=func.now(), outcome=outcome, reason_code=code, reason_message=message)
+        .where(Attempt.job_id == job.id, Attempt.number == job.attempt_no)
+        .values(
+            ended_at=func.now(),
+            outcome=outcome,
+            reason_code=code,
+            reason_message=message,
+            exit_code=exit_code,
+            evidence=Attempt.evidence.op("||")(cast(dict(evidence or {}), JSONB)),
+            gpu_seconds=device_seconds(until),
+        )
     )
 
 
-def put_checkpoint(tx: Tx, job_id: JobId, *, stage: str, attempt: int, prefix: str, files: list[str]) -> None:
-    row = insert(Checkpoint).values(
-        id=new_checkpoint_id(), job_id=job_id, stage=stage, attempt=attempt, prefix=prefix, files=files
-    )
+def put_checkpoint(
+    tx: Tx,
+    job_id: JobId,
+    *,
+    stage: str,
+    step: int,
+    attempt: int,
+    prefix: str,
+    files: list[str],
+    size_bytes: int,
+    metrics: Mapping[str, float],
+) -> None:
+    facts = {
+        "attempt": attempt, "prefix": prefix, "files": files, "bytes": size_bytes, "metrics": dict(metrics)
+    }  # fmt: skip
+    row = insert(Checkpoint).values(id=new_checkpoint_id(), job_id=job_id, stage=stage, step=step, **facts)
     tx.execute(
         row.on_conflict_do_update(
             index_elements=[Checkpoint.job_id, Checkpoint.stage, Checkpoint.step],
-            set_={"attempt": attempt, "prefix": prefix, "files": files, "created_at": func.now()},
+            set_={**facts, "created_at": func.now()},
         )
     )
+
+
+def drop_older_checkpoints(tx: Tx, job_id: JobId, *, stage: str, keep: int) -> list[str]:
+    """Of those within a stage only the newest stay; answers the prefixes of the others."""
+    newest = (
+        select(Checkpoint.id)
+        .where(Checkpoint.job_id == job_id, Checkpoint.stage == stage, Checkpoint.step > 0)
+        .order_by(Checkpoint.created_at.desc(), Checkpoint.step.desc())
+        .limit(keep)
+    )
+    older = (
+        delete(Checkpoint)
+        .where(
+            Checkpoint.job_id == job_id, Checkpoint.stage == stage, Checkpoint.step > 0, Checkpoint.id.not_in(newest)
+        )
+        .returning(Checkpoint.prefix)
+    )
+    return list(tx.scalars(older))
 
 
 def checkpoints(tx: Tx, job_id: JobId) -> list[Checkpoint]:
-    return list(tx.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.created_at)))
-
-
-def to_offer(tx: Tx, *, limit: int, offer_again_after: timedelta) -> list[Job]:
-    """Queued jobs that no message travels for, oldest first.
-
-    An offer that nobody claimed in time counts as lost: the broker may have been flushed.
-    """
-    query = (
-        select(Job)
-        .where(
-            Job.status == JobStatus.QUEUED,
-            Job.not_before <= func.now(),
-            or_(Job.offered_at.is_(None), Job.offered_at < func.now() - offer_again_after),
-        )
-        .order_by(Job.created_at, Job.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return list(tx.scalars(query))
-
-
-def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
-    """Queued jobs whose message is on its way to a worker."""
-    query = (
-        select(func.count())
-        .select_from(Job)
-        .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
-    )
-    return tx.scalar(query) or 0
+    """In the order in which they were made."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return list(tx.scalars(query.order_by(Checkpoint.created_at, Checkpoint.step)))
 
 
 def lapsed(tx: Tx, *, limit: int) -> list[Job]:

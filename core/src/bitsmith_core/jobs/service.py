@@ -1,29 +1,30 @@
-"""What can happen to a job, in the words people use: submit, offer, record, finish, fail, cancel, reap.
+"""What people and the scheduler do with a job: submit, change, pause, resume, cancel, offer.
 
-Every function takes the transaction and never commits. Those that speak for an
-attempt take its lease and raise LeaseLost when it no longer holds.
+Every function takes the transaction and never commits. What an attempt says of its job is in `attempting`.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import assert_never
 
+from bitsmith_core import telemetry
 from bitsmith_core.db import Tx, database_now
 from bitsmith_core.db.models import Job, JobEvent
-from bitsmith_core.errors import InvalidSpec, NotFound, Problem
+from bitsmith_core.errors import Conflict, IllegalTransition, InvalidSpec, NotFound, PreconditionFailed, Problem
 from bitsmith_core.ids import FileId, JobId, ProjectId, new_job_id
-from bitsmith_core.jobs import leases, outbox, repository, workers
-from bitsmith_core.jobs.failures import retry_delay
-from bitsmith_core.jobs.leases import Lease
+from bitsmith_core.jobs import history, outbox, repository, shares, workers
+from bitsmith_core.jobs.fairness import DEFAULT_POLICY, Policy, choose
 from bitsmith_core.jobs.states import TERMINAL, DesiredState, JobStatus, check_transition
 from bitsmith_core.spec import JobSpec, local_path
-from bitsmith_core.wire import Failed, FailureClass, Finished, Line, Note, Progress, StageFinished, StageStarted
+from bitsmith_core.telemetry import SpanKind
 
 OFFER_AGAIN_AFTER = timedelta(seconds=15)  # a message is claimed within a second or two, or it is lost
 
 
-def submit(tx: Tx, spec: JobSpec, *, project: ProjectId) -> Job:
+def submit(tx: Tx, spec: JobSpec, *, project: ProjectId, priority: int = 0, submitted_by: str | None = None) -> Job:
     """Queue a job. The one door in: API and operator both come through here.
+
+    Args:
+        submitted_by: a key id, or whatever else the audit trail calls an actor.
 
     Raises:
         InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
@@ -38,13 +39,17 @@ def submit(tx: Tx, spec: JobSpec, *, project: ProjectId) -> Job:
         training_file=spec.training_file,
         validation_file=spec.validation_file,
         labels=dict(spec.metadata),
+        priority=priority,
+        submitted_by=submitted_by,
         last_seq=0,
     )
-    tx.add(job)
-    tx.flush()
-    _tell(tx, job, "job.queued", "Job queued.")
-    tx.flush()
-    tx.refresh(job)
+    with telemetry.span("job.submit", job_id=job.id):
+        job.traceparent = telemetry.traceparent()
+        tx.add(job)
+        tx.flush()
+        history.tell(tx, job, "job.queued", "Job queued.")
+        tx.flush()
+        tx.refresh(job)
     return job
 
 
@@ -101,122 +106,134 @@ def cancel(tx: Tx, job_id: JobId) -> Job:
         NotFound: there is no such job.
         IllegalTransition: it succeeded or failed already.
     """
-    job = repository.locked(tx, job_id)
-    if job is None:
-        raise NotFound(f"there is no job {job_id}")
+    job = _locked(tx, job_id)
     status = JobStatus(job.status)
     if status is JobStatus.CANCELLED:
         return job
     check_transition(job_id, status, JobStatus.CANCELLED)
     if job.desired_state != DesiredState.CANCEL:
         job.desired_state = DesiredState.CANCEL
-        _tell(tx, job, "job.cancel_requested", "Cancel requested.")
-    if status is JobStatus.QUEUED:
-        _end(tx, job, JobStatus.CANCELLED, "job.cancelled", "Job cancelled before it started.")
+        history.tell(tx, job, "job.cancel_requested", "Cancel requested.")
+        job.version += 1
+    if status is not JobStatus.RUNNING:
+        history.end(tx, job, JobStatus.CANCELLED, "job.cancelled", "Job cancelled while nobody worked on it.")
     tx.flush()
     return job
 
 
-def offer(tx: Tx) -> list[JobId]:
+def pause(tx: Tx, job_id: JobId) -> Job:
+    """Pause at once if nobody works on it, otherwise ask the worker to: its engine checkpoints first.
+
+    Pausing again is fine; pausing what is over, or what is being cancelled, is not.
+
+    Raises:
+        NotFound: there is no such job.
+        IllegalTransition: it is over.
+        Conflict: somebody has cancelled it.
+    """
+    job = _locked(tx, job_id)
+    if job.status == JobStatus.PAUSED or job.desired_state == DesiredState.PAUSE:
+        return job
+    check_transition(job_id, JobStatus(job.status), JobStatus.PAUSED)
+    if job.desired_state == DesiredState.CANCEL:
+        raise Conflict(f"job {job_id} is being cancelled and cannot be paused")
+    job.desired_state = DesiredState.PAUSE
+    job.version += 1
+    history.tell(tx, job, "job.pause_requested", "Pause requested.")
+    if job.status == JobStatus.QUEUED:
+        history.pause(tx, job)
+    tx.flush()
+    return job
+
+
+def resume(tx: Tx, job_id: JobId) -> Job:
+    """Let a paused job wait for a worker again, and go on from its last checkpoint.
+
+    A pause that was asked for and has not happened yet is taken back. Resuming what is not paused is fine until it is
+    over.
+
+    Raises:
+        NotFound: there is no such job.
+        IllegalTransition: it is over.
+        Conflict: somebody has cancelled it.
+    """
+    job = _locked(tx, job_id)
+    status = JobStatus(job.status)
+    if status in TERMINAL:
+        raise IllegalTransition(job_id, status, JobStatus.QUEUED)
+    if job.desired_state == DesiredState.CANCEL:
+        raise Conflict(f"job {job_id} is being cancelled and cannot be resumed")
+    if job.desired_state == DesiredState.RUN:
+        return job
+    job.desired_state = DesiredState.RUN
+    job.version += 1
+    if status is JobStatus.PAUSED:
+        history.release(job, JobStatus.QUEUED)
+        job.not_before = database_now()
+    history.tell(tx, job, "job.resumed", "Job resumed.")
+    tx.flush()
+    return job
+
+
+def change(tx: Tx, job_id: JobId, *, version: int | None, priority: int | None, labels: dict[str, str] | None) -> Job:
+    """Change what may change after submission; None leaves it as it is.
+
+    Args:
+        version: of the job as the client saw it; None changes it whatever it is now.
+
+    Raises:
+        NotFound: there is no such job.
+        PreconditionFailed: the job has another version by now; nothing was changed.
+        Conflict: a new priority for a job that is over.
+    """
+    job = _locked(tx, job_id)
+    if version is not None and version != job.version:
+        raise PreconditionFailed(
+            f"job {job_id} has version {job.version} by now, and the change was meant for {version}; read it again"
+        )
+    if priority is not None and priority != job.priority:
+        if JobStatus(job.status) in TERMINAL:
+            raise Conflict(f"job {job_id} is {job.status}; its priority means nothing any more")
+        history.tell(tx, job, "job.priority_changed", f"Priority {job.priority} became {priority}.", priority=priority)
+    before = (job.priority, job.labels)
+    job.priority = job.priority if priority is None else priority
+    job.labels = job.labels if labels is None else dict(labels)
+    if (job.priority, job.labels) != before:
+        job.version += 1
+    tx.flush()
+    return job
+
+
+def offer(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> list[JobId]:
     """Put a message in the outbox for as many waiting jobs as there are workers free for them.
 
     Late binding: what is not offered yet can still be cancelled or re-ordered at no cost.
     """
-    travelling = repository.travelling_count(tx, offer_again_after=OFFER_AGAIN_AFTER)
+    travelling = shares.travelling_count(tx, offer_again_after=OFFER_AGAIN_AFTER)
     free = workers.idle_count(tx) - travelling
     if free <= 0:
         return []
-    offered = repository.to_offer(tx, limit=free, offer_again_after=OFFER_AGAIN_AFTER)
+    waiting = shares.waiting(tx, per_project=free, offer_again_after=OFFER_AGAIN_AFTER)
+    if not waiting:
+        return []
+    standing = shares.shares(tx, offer_again_after=OFFER_AGAIN_AFTER, max_running=policy.max_running)
+    chosen = choose(waiting, standing, free=free, entry_penalty_s=policy.entry_penalty_s)
+
+    held = shares.locked_to_offer(tx, chosen, offer_again_after=OFFER_AGAIN_AFTER)
+    offered = [held[job_id] for job_id in chosen if job_id in held]
     for job in offered:
+        if job.offered_at is None:  # a lost message is not paid for twice
+            shares.penalise(tx, job.project_id, policy.entry_penalty_s)
         job.offered_at = database_now()
-        outbox.put(tx, outbox.JOB_OFFERED, {"job_id": job.id})
+        with telemetry.span("job.offer", parent=job.traceparent, kind=SpanKind.PRODUCER, job_id=job.id):
+            outbox.put(tx, outbox.JOB_OFFERED, {"job_id": job.id, "traceparent": telemetry.traceparent()})
+    tx.flush()
     return [job.id for job in offered]
 
 
-def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
-    """The lease on the job, or None: somebody else has it, it is over, or it waits. See leases.claim."""
-    lease = leases.claim(tx, job_id, worker=worker, ttl=ttl)
-    if lease is not None:
-        job = leases.held(tx, lease)
-        _tell(tx, job, "job.started", f"Attempt {lease.attempt} started on {worker}.", attempt=lease.attempt)
-    return lease
-
-
-def record(tx: Tx, lease: Lease, line: Line) -> None:
-    """A line from the engine becomes part of the job's history.
-
-    Finished and Failed are not history yet: `finish` and `fail` decide what becomes of them.
-    """
-    job = leases.held(tx, lease)
-    match line:
-        case StageStarted():
-            job.stage = line.stage
-            job.progress = {"stage": line.stage, "done": 0, "total": 0, "eta_s": None}
-            _tell(tx, job, "stage.started", f"{line.stage.capitalize()}.", **line.model_dump(mode="json"))
-        case StageFinished():
-            how = "taken from an earlier attempt" if line.resumed else f"finished in {line.wall_s:.1f} s"
-            _tell(tx, job, "stage.finished", f"{line.stage.capitalize()} {how}.", **line.model_dump(mode="json"))
-        case Progress():
-            facts = line.model_dump(mode="json", exclude={"type"})
-            job.progress = {name: facts[name] for name in ("stage", "done", "total", "eta_s")}
-            message = f"{line.stage.capitalize()}: {line.done}/{line.total}"
-            repository.add_event(tx, job, type_="metrics", message=message, data={"event": "progress", **facts})
-        case Note():
-            data = {"event": "note"}
-            repository.add_event(tx, job, type_="message", level=line.level, message=line.message, data=data)
-        case Finished() | Failed():
-            pass
-        case _:
-            assert_never(line)
-
-
-def keep_checkpoint(tx: Tx, lease: Lease, *, stage: str, prefix: str, files: list[str]) -> None:
-    """A finished stage is in the object store; the next attempt may start from it."""
-    leases.held(tx, lease)
-    repository.put_checkpoint(tx, lease.job_id, stage=stage, attempt=lease.attempt, prefix=prefix, files=files)
-
-
-def finish(tx: Tx, lease: Lease, *, result: str) -> None:
-    """The job succeeded; `result` names what was published in this same transaction.
-
-    Raises:
-        LeaseLost: and with it goes the publication: exactly one attempt publishes.
-    """
-    job = leases.held(tx, lease)
-    repository.end_attempt(tx, job.id, lease.attempt, outcome=JobStatus.SUCCEEDED)
-    _end(tx, job, JobStatus.SUCCEEDED, "job.succeeded", f"Published as {result}.", result=result)
-
-
-def fail(tx: Tx, lease: Lease, failure: Failed) -> JobStatus:
-    """The attempt failed: try again if the class of failure has budget left, otherwise the job has failed.
-
-    A job that people want cancelled is not tried again.
-    """
-    return _attempt_failed(tx, leases.held(tx, lease), failure)
-
-
-def stopped(tx: Tx, lease: Lease) -> JobStatus:
-    """The engine stopped because it was asked to: cancelled, or the worker is going away and another takes over."""
-    job = leases.held(tx, lease)
-    if job.desired_state == DesiredState.CANCEL:
-        repository.end_attempt(tx, job.id, lease.attempt, outcome=JobStatus.CANCELLED)
-        _end(tx, job, JobStatus.CANCELLED, "job.cancelled", "Job cancelled.")
-        return JobStatus.CANCELLED
-    going_away = Failed(failure=FailureClass.YIELD, code="worker_stopped", message="The worker was asked to stop.")
-    return _attempt_failed(tx, job, going_away)
-
-
-def reap(tx: Tx, *, limit: int = 100) -> list[JobId]:
-    """Attempts whose worker went silent end here, and their jobs wait again (or fail, or are cancelled)."""
-    reaped = repository.lapsed(tx, limit=limit)
-    for job in reaped:
-        silent = Failed(
-            failure=FailureClass.INFRA,
-            code="lease_expired",
-            message=f"Worker {job.lease_worker} stopped reporting.",
-        )
-        _attempt_failed(tx, job, silent)
-    return [job.id for job in reaped]
+def sample_usage(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> None:
+    """Let projects' old usage decay and add what runs now; the more often, the fairer."""
+    shares.sample(tx, half_life=policy.half_life)
 
 
 def status_counts(tx: Tx) -> dict[str, int]:
@@ -229,43 +246,11 @@ def page(
     return repository.page(tx, project=project, limit=limit, after=after, statuses=statuses)
 
 
-def _attempt_failed(tx: Tx, job: Job, failure: Failed) -> JobStatus:
-    earlier = [a.outcome for a in repository.attempts(tx, job.id) if a.outcome and a.number < job.attempt_no]
-    repository.end_attempt(
-        tx, job.id, job.attempt_no, outcome=failure.failure, code=failure.code, message=failure.message
-    )
-    if job.desired_state == DesiredState.CANCEL:
-        _end(tx, job, JobStatus.CANCELLED, "job.cancelled", "Job cancelled.")
-        return JobStatus.CANCELLED
-    delay = retry_delay(failure.failure, earlier)
-    if delay is None:
-        job.reason_code, job.reason_message = failure.code, failure.message
-        _end(tx, job, JobStatus.FAILED, "job.failed", failure.message, level="error", code=failure.code)
-        return JobStatus.FAILED
-    _release(job, JobStatus.QUEUED)
-    job.not_before = database_now() + delay
-    _tell(
-        tx, job, "job.requeued", f"{failure.message} Trying again from the last finished stage.",
-        level="warn", code=failure.code, attempt=job.attempt_no,
-    )  # fmt: skip
-    return JobStatus.QUEUED
-
-
-def _end(tx: Tx, job: Job, status: JobStatus, event: str, message: str, *, level: str = "info", **data: str) -> None:
-    assert status in TERMINAL
-    _release(job, status)
-    job.finished_at = database_now()
-    _tell(tx, job, event, message, level=level, **data)
-
-
-def _release(job: Job, status: JobStatus) -> None:
-    check_transition(job.id, JobStatus(job.status), status)
-    job.status = status
-    job.lease_token = job.lease_worker = job.lease_expires_at = job.offered_at = None
-
-
-def _tell(tx: Tx, job: Job, event: str, message: str, *, level: str = "info", **data: object) -> None:
-    repository.add_event(tx, job, type_="message", level=level, message=message, data={"event": event, **data})
+def _locked(tx: Tx, job_id: JobId) -> Job:
+    job = repository.locked(tx, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
 
 
 def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:

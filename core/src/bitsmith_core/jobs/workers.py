@@ -1,8 +1,9 @@
 """Who is there to do the work, by their own report."""
 
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from bitsmith_core.db import Tx
@@ -11,31 +12,64 @@ from bitsmith_core.db.models import Job, Worker
 ALIVE_FOR = timedelta(seconds=20)  # four missed reports of 5 s
 
 
-def report(tx: Tx, *, name: str, device: str, local_models: list[str]) -> None:
+def report(
+    tx: Tx, *, name: str, device: str, local_models: list[str], devices: int = 1, memory_bytes: int | None = None
+) -> None:
     """I am here, and this is what I have. Repeated every few seconds."""
-    row = insert(Worker).values(name=name, device=device, local_models=local_models)
+    facts = {"device": device, "local_models": local_models, "devices": devices, "memory_bytes": memory_bytes}
+    row = insert(Worker).values(name=name, **facts)
     tx.execute(
-        row.on_conflict_do_update(
-            index_elements=[Worker.name],
-            set_={"device": device, "local_models": local_models, "seen_at": func.now()},
-        )
+        row.on_conflict_do_update(index_elements=[Worker.name], set_={**facts, "seen_at": func.now()}),
     )
+
+
+def arrive(tx: Tx, name: str) -> None:
+    """A process of this name starts anew: what people wished of an earlier one is no concern of it."""
+    tx.execute(delete(Worker).where(Worker.name == name))
 
 
 def leave(tx: Tx, name: str) -> None:
     tx.execute(delete(Worker).where(Worker.name == name))
 
 
+def drain(tx: Tx, name: str, *, is_draining: bool = True) -> bool:
+    """Let a worker give back its job at a checkpoint and take no other; answers whether there is such a worker."""
+    changed = update(Worker).where(Worker.name == name).values(is_draining=is_draining).returning(Worker.name)
+    return tx.scalar(changed) is not None
+
+
+def is_draining(tx: Tx, name: str) -> bool:
+    return bool(tx.scalar(select(Worker.is_draining).where(Worker.name == name)))
+
+
+def described(tx: Tx, name: str) -> dict[str, Any]:
+    """What an attempt remembers of its worker; nothing of one that has never reported."""
+    worker = tx.get(Worker, name)
+    if worker is None:
+        return {}
+    return {"device": worker.device, "devices": worker.devices, "memory_bytes": worker.memory_bytes}
+
+
 def alive(tx: Tx) -> list[Worker]:
-    return list(tx.scalars(select(Worker).where(Worker.seen_at > func.now() - ALIVE_FOR).order_by(Worker.name)))
+    return list(tx.scalars(select(Worker).where(_is_alive()).order_by(Worker.name)))
 
 
 def idle_count(tx: Tx) -> int:
-    """Live workers that hold no lease; each takes one job at a time."""
+    """Live workers that hold no lease and are not draining; each takes one job at a time."""
     busy = select(Job.lease_worker).where(Job.status == "running", Job.lease_expires_at > func.now())
-    query = (
-        select(func.count())
-        .select_from(Worker)
-        .where(Worker.seen_at > func.now() - ALIVE_FOR, Worker.name.not_in(busy))
-    )
+    query = select(func.count()).select_from(Worker).where(_is_alive(), ~Worker.is_draining, Worker.name.not_in(busy))
     return tx.scalar(query) or 0
+
+
+def is_draining_now(name: str) -> ColumnElement[bool]:
+    """For the WHERE of a claim."""
+    return select(Worker.name).where(Worker.name == name, Worker.is_draining).exists()
+
+
+def are_others_alive(name: str) -> ColumnElement[bool]:
+    """For the WHERE of a claim."""
+    return select(Worker.name).where(Worker.name != name, _is_alive(), ~Worker.is_draining).exists()
+
+
+def _is_alive() -> ColumnElement[bool]:
+    return Worker.seen_at > func.now() - ALIVE_FOR

@@ -35,13 +35,14 @@ def method_of(spec: JobSpec) -> Method:
 
 
 def train(job: Job, folder: Path, observer: Observer) -> None:
-    settings = _settings(job.spec)
+    training = _settings(job.spec).training
+    changed = {"micro_batch_size": job.adjustments.micro_batch_size or training.micro_batch_size}
     result = train_adapter(
         job.base,
-        settings.training,
+        training.model_copy(update=changed),
         nf4=_is_nf4(job.spec),
         examples=job.examples,
-        plan=plan_steps(job.examples, settings.training, seed=job.spec.seed),
+        plan=plan_steps(job.examples, training, seed=job.spec.seed),
         runtime=job.runtime,
         observer=observer,
         seed=job.spec.seed,

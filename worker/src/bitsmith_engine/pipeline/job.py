@@ -1,12 +1,12 @@
 """What every stage of a job works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitsmith_core.bundle import QuantizationFacts, Subject, TrainingFacts
 from bitsmith_core.spec import JobSpec
-from bitsmith_core.wire import Stage
+from bitsmith_core.wire import Adjustments, Stage
 
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.evaluate.packs import Benchmark
@@ -31,6 +31,9 @@ class Job:
     runtime: Runtime
     ranks: Ranks
     store: StageStore
+    adjustments: Adjustments
+    on_checkpoint: Callable[[Stage, int, Path, Mapping[str, float]], None]
+    """Hears of each folder below OUT that a later attempt can go on from: the stage's steps done, what was measured."""
 
 
 Work = Callable[[Job, Path, Observer], None]

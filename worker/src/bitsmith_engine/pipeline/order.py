@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from bitsmith_core.bundle import MANIFEST, Environment, Manifest, StageFacts, describe_files
 from bitsmith_core.spec import JobSpec, LoraSettings
-from bitsmith_core.wire import Stage, StageFinished, StageStarted
+from bitsmith_core.wire import Adjustments, CheckpointSaved, Stage, StageFinished, StageStarted
 
 from bitsmith_engine.data.examples import check_vocabulary, load_examples
 from bitsmith_engine.errors import BadSpec
@@ -23,7 +23,15 @@ from bitsmith_engine.pipeline.store import StageStore, replace_folder, run_key
 from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
 
 
-def run(spec: JobSpec, inputs: Path, out: Path, emit: Emit, should_stop: Callable[[], bool]) -> Manifest | None:
+def run(
+    spec: JobSpec,
+    inputs: Path,
+    out: Path,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    *,
+    adjustments: Adjustments | None = None,
+) -> Manifest | None:
     """Do what the spec asks for, skipping the stages that OUT already holds.
 
     Under torchrun, rank 0 does all stages and the others help it to train; OUT is a folder that all of them see.
@@ -36,7 +44,7 @@ def run(spec: JobSpec, inputs: Path, out: Path, emit: Emit, should_stop: Callabl
     """
     runtime = choose_runtime(spec.settings.resources.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     with joined_ranks(os.environ, runtime.device) as ranks:
-        run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop)
+        run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop, adjustments or Adjustments())
         if ranks.rank:
             run.help()
             return None
@@ -53,10 +61,11 @@ class _Run:
         ranks: Ranks,
         emit: Emit,
         should_stop: Callable[[], bool],
+        adjustments: Adjustments,
     ) -> None:
         self._spec, self._inputs, self._out = spec, inputs, out
         self._runtime, self._ranks = runtime, ranks
-        self._emit, self._should_stop = emit, should_stop
+        self._emit, self._should_stop, self._adjustments = emit, should_stop, adjustments
         self._engine_version = version("bitsmith")
         self._store = StageStore(out / "stages", run_key(spec.sha256, self._engine_version))
         self._facts: list[StageFacts] = []
@@ -99,6 +108,8 @@ class _Run:
             runtime=self._runtime,
             ranks=self._ranks,
             store=self._store,
+            adjustments=self._adjustments,
+            on_checkpoint=self._announce_checkpoint,
         )
 
     def _stage(self, stage: Stage, job: Job, work: Work, call_for_help: Callable[[], None]) -> None:
@@ -112,8 +123,12 @@ class _Run:
         started = time.monotonic()
         if stage == Stage.TRAINING:
             call_for_help()
+        observer = self._observer(stage)
         with self._store.filling(stage) as folder:
-            work(job, folder, self._observer(stage))
+            try:
+                work(job, folder, observer)
+            finally:
+                observer.flush()  # at which step it ended, if it failed
             facts = self._stage_facts(stage, started)
             self._store.keep(folder, facts)
         self._announce(facts)
@@ -154,6 +169,10 @@ class _Run:
             wall_s=round(time.monotonic() - started, 3),
             peak_memory_bytes=peak_memory_bytes(self._runtime),
         )
+
+    def _announce_checkpoint(self, stage: Stage, step: int, folder: Path, metrics: Mapping[str, float]) -> None:
+        path = folder.relative_to(self._out).as_posix()
+        self._emit(CheckpointSaved(stage=stage, step=step, path=path, metrics=dict(metrics)))
 
     def _announce(self, facts: StageFacts) -> None:
         self._facts.append(facts)

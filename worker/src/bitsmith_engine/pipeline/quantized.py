@@ -7,6 +7,7 @@ A uniform width needs no measuring and searching, `distillation: null` no calibr
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from bitsmith_core.spec import (
     QsftSettings,
     Quantization,
     QuantizeSettings,
+    Training,
     UniformQuantization,
 )
 from bitsmith_core.wire import Stage
@@ -154,8 +156,7 @@ def calibrate(job: Job, folder: Path, observer: Observer) -> None:
 
 
 def train_codes(job: Job, folder: Path, observer: Observer) -> None:
-    training = job.spec.training
-    assert training is not None
+    training = _adjusted(job)
     start = _start(job.spec)
     parameters, rest = _load(job, start)
     plan = plan_steps(job.examples, training, seed=job.spec.seed)
@@ -182,6 +183,7 @@ def train_codes(job: Job, folder: Path, observer: Observer) -> None:
         floats=tuple(floats.values()),
         float_learning_rate=training.optimizer.float_learning_rate,
         ranks=job.ranks,
+        on_checkpoint=partial(job.on_checkpoint, Stage.TRAINING),
     )
     if job.ranks.rank == 0:
         _save(parameters, rest | {name: tensor.detach().cpu() for name, tensor in floats.items()}, folder)
@@ -220,6 +222,19 @@ def export(job: Job, folder: Path) -> Exported:
         ),
         training=None if job.spec.training is None else read_training_facts(job),
         evals=evals,
+    )
+
+
+def _adjusted(job: Job) -> Training:
+    """The training settings, as an earlier failure made them."""
+    training, changes = job.spec.training, job.adjustments
+    assert training is not None
+    budget = training.optimizer.flip_budget * changes.flip_budget_factor
+    return training.model_copy(
+        update={
+            "micro_batch_size": changes.micro_batch_size or training.micro_batch_size,
+            "optimizer": training.optimizer.model_copy(update={"flip_budget": budget}),
+        }
     )
 
 

@@ -16,7 +16,6 @@ from bitsmith_core.wire import Stage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _FACTS_FILE = "stage.json"
-_SCRATCH_KEY = "run.txt"
 
 
 class _Kept(BaseModel):
@@ -52,13 +51,13 @@ class StageStore:
 
         Of this very run: another one's is thrown away.
         """
-        folder = self._root / f".{stage}-scratch"
-        key = folder / _SCRATCH_KEY
-        if not key.is_file() or key.read_text() != self._key:
-            shutil.rmtree(folder, ignore_errors=True)
-            (folder / "work").mkdir(parents=True)
-            key.write_text(self._key)
-        return folder / "work"
+        # The run is in the path, so that what lies deeper can be put back on another machine as it was.
+        ours = self._root / f".{stage}-scratch" / self._key[:16]
+        for other in ours.parent.glob("*"):
+            if other != ours:
+                shutil.rmtree(other)
+        ours.mkdir(parents=True, exist_ok=True)
+        return ours
 
     @contextmanager
     def filling(self, stage: Stage) -> Iterator[Path]:

@@ -4,7 +4,8 @@
                         /weights.safetensors    codes, scales, zero points, float parameters, the best weights so far
                         /rank-0.safetensors     that rank's optimizer state and random numbers
 
-The newest complete one counts. It appears by rename, and only then the older ones go away. Ranks share the file system.
+The newest complete one counts. It appears by rename, and only then the older ones go away, by a rename as well: whoever
+copies one has it whole or notices. Ranks share the file system.
 """
 
 import os
@@ -72,8 +73,8 @@ class Checkpoints:
         self._ranks = ranks
         self._device = device
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Called by all ranks together."""
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Called by all ranks together; answers the folder."""
         target = self._folder / f"step-{checkpoint.history.done:08d}"
         part = self._folder / f".{target.name}"
         is_first = self._ranks.rank == 0
@@ -90,6 +91,7 @@ class Checkpoints:
             (part / _STATE_FILE).write_text(state.model_dump_json())
             self._publish(part, target)
         self._wait_for_all()
+        return target
 
     def load(self) -> Checkpoint | None:
         """The newest complete one, or None. Called by all ranks together."""
@@ -123,7 +125,10 @@ class Checkpoints:
         _sync(self._folder)
         for other in self._folder.glob("step-*"):
             if other != target:
-                shutil.rmtree(other)
+                doomed = other.with_name(f".old-{other.name}")
+                shutil.rmtree(doomed, ignore_errors=True)
+                other.rename(doomed)
+                shutil.rmtree(doomed)
 
     def _wait_for_all(self) -> None:
         self._ranks.sum_(torch.zeros(1, device=self._device))

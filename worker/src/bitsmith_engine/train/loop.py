@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def train(
     floats: Sequence[nn.Parameter] = (),
     float_learning_rate: float = 0.0,
     ranks: Ranks | None = None,
+    on_checkpoint: Callable[[int, Path, Mapping[str, float]], None] | None = None,
 ) -> TrainingFacts:
     """Run the plan; the model's quantized weights and `floats` change in place.
 
@@ -72,6 +73,7 @@ def train(
         checkpoints: a folder of this run's own, seen by all ranks, to continue from; without one it starts anew and
             ends at the first loss that is not finite.
         floats: float parameters of the model that are trained too.
+        on_checkpoint: hears of each one after a step: how many steps are done, its folder, what was measured then.
 
     Raises:
         BadData: the plan is empty.
@@ -103,6 +105,7 @@ def train(
             trained,
             float_learning_rate,
             ranks or Single(),
+            on_checkpoint,
         )
         return run.run()
 
@@ -122,7 +125,9 @@ class _Run:
         floats: Floats,
         float_learning_rate: float,
         ranks: Ranks,
+        on_checkpoint: Callable[[int, Path, Mapping[str, float]], None] | None,
     ) -> None:
+        self._on_checkpoint = on_checkpoint
         self._model, self._optimizer, self._floats = model, optimizer, floats
         self._float_learning_rate = float_learning_rate
         self._examples, self._plan, self._training = examples, plan, training
@@ -162,7 +167,7 @@ class _Run:
 
         stopped = self._report(metrics)
         if stopped or self._history.done % self._training.checkpoint_steps == 0:
-            self._save()
+            self._save(metrics)
         if stopped:
             raise stopped
 
@@ -222,7 +227,7 @@ class _Run:
             return
         self._look()
         if self._training.max_rollbacks:
-            self._save()  # something to roll back to
+            self._save({})  # something to roll back to
 
     def _roll_back(self, loss: float) -> None:
         rollbacks = self._history.rollbacks + 1
@@ -244,7 +249,7 @@ class _Run:
         self._history.rollbacks = rollbacks
         self._optimizer.rate_scale = 0.5**rollbacks
 
-    def _save(self) -> None:
+    def _save(self, metrics: Mapping[str, float]) -> None:
         """Unless something in the state is not finite already: the next loss will show it, and needs an older one."""
         if self._checkpoints is None:
             return
@@ -256,7 +261,9 @@ class _Run:
         broken = torch.tensor([int(not (_is_finite(shared) and _is_finite(own)))])
         self._ranks.sum_(broken)
         if not broken.item():
-            self._checkpoints.save(Checkpoint(self._history, shared, own))
+            folder = self._checkpoints.save(Checkpoint(self._history, shared, own))
+            if self._on_checkpoint is not None and self._history.done and self._ranks.rank == 0:
+                self._on_checkpoint(self._history.done, folder, metrics)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._history = checkpoint.history.model_copy(deep=True)
@@ -268,10 +275,16 @@ class _Run:
         _set_random_state(checkpoint.own, self._runtime)
 
     def _identity(self, held_out: Sequence[Example]) -> str:
-        """What must be equal for a checkpoint to be continued from."""
+        """What must be equal for a checkpoint to be continued from.
+
+        Not what a later attempt may do otherwise because an earlier one failed: smaller micro-batches, fewer flips.
+        """
+        settings = self._training.model_dump(
+            mode="json", exclude={"micro_batch_size": True, "optimizer": {"flip_budget"}}
+        )
         layers = [(parameter.name, parameter.shape, str(parameter.scheme)) for parameter in self._weights.quantized]
         data = [_digest_of(examples) for examples in (self._examples, held_out)]
-        parts = [self._training.model_dump(mode="json"), list(map(list, self._plan)), layers, data]
+        parts = [settings, list(map(list, self._plan)), layers, data]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -38,6 +38,8 @@ class Job(Base):
     labels: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'::jsonb"))
     version: Mapped[int] = mapped_column(server_default="1")  # of what people may change: priority, metadata, wishes
     adjustments: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # what retries do otherwise
+    submitted_by: Mapped[str | None]  # an actor as in the audit trail
+    traceparent: Mapped[str | None]  # W3C: the trace that its submission belongs to
     stage: Mapped[str | None]
     progress: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     reason_code: Mapped[str | None]
@@ -58,6 +60,7 @@ class Attempt(Base):
     """One worker's try at a job."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_ended", "ended_at"),)
 
     job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

@@ -1,0 +1,116 @@
+"""SQL of fair share: what projects used, who waits in which of them."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Integer, case, func, literal, or_, select, text, update
+
+from bitsmith_core.db import Tx
+from bitsmith_core.db.models import Attempt, Job, Project
+from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.jobs.fairness import Share, Waiting
+from bitsmith_core.jobs.states import JobStatus
+from bitsmith_core.wire import FailureClass
+
+_NEGLIGIBLE_S = 0.001
+RUNNING_LIMIT = "running_jobs"  # in a project's limits
+
+_SAMPLE = text(
+    """
+    UPDATE projects SET charge = sampled.charge, charged_at = now()
+    FROM (
+        SELECT projects.id,
+               projects.charge * exp(-ln(2) * extract(epoch FROM now() - projects.charged_at) / :half_life_s)
+               + coalesce(sum(
+                     extract(epoch FROM now() - greatest(projects.charged_at, attempts.started_at))
+                     * coalesce((attempts.evidence->>'devices')::int, 1)
+                 ) FILTER (WHERE attempts.job_id IS NOT NULL), 0) AS charge
+        FROM projects
+        LEFT JOIN jobs ON jobs.project_id = projects.id AND jobs.status = 'running'
+        LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt_no
+        GROUP BY projects.id
+    ) AS sampled
+    WHERE projects.id = sampled.id AND (projects.charge > 0 OR sampled.charge > 0)
+    """
+)
+
+
+def sample(tx: Tx, *, half_life: timedelta) -> None:
+    """Let old usage decay and add what ran since the last sample. Sampling twice at once counts nothing twice."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('bitsmith.shares', 0))"))
+    tx.execute(_SAMPLE, {"half_life_s": half_life.total_seconds()})
+    tx.execute(update(Project).where(Project.charge < _NEGLIGIBLE_S, Project.charge > 0).values(charge=0))
+
+
+def penalise(tx: Tx, project: ProjectId, seconds: float) -> None:
+    tx.execute(update(Project).where(Project.id == project).values(charge=Project.charge + seconds))
+
+
+def shares(tx: Tx, *, offer_again_after: timedelta, max_running: int | None) -> dict[ProjectId, Share]:
+    """Every project with a job that waits, runs or travels."""
+    travels = (Job.status == JobStatus.QUEUED) & (Job.offered_at >= func.now() - offer_again_after)
+    taken = func.count().filter(or_(Job.status == JobStatus.RUNNING, travels))
+    query = (
+        select(Project.id, Project.charge, Project.weight, Project.limits[RUNNING_LIMIT].astext.cast(Integer), taken)
+        .join(Job, Job.project_id == Project.id)
+        .where(Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]))
+        .group_by(Project.id)
+    )
+    return {
+        project: Share(
+            usage_s=charge, weight=weight, running=running, max_running=max_running if limit is None else limit
+        )
+        for project, charge, weight, limit, running in tx.execute(query)
+    }
+
+
+def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[Waiting]:
+    """The first few of each project that no message travels for.
+
+    An offer that nobody claimed in time counts as lost: the broker may have been flushed.
+    """
+    last_yielded = (
+        select(literal(1))
+        .where(Attempt.job_id == Job.id, Attempt.number == Job.attempt_no, Attempt.outcome == FailureClass.YIELD)
+        .exists()
+    )
+    has_yielded = case((Job.attempt_no == 0, False), else_=last_yielded)
+    place = func.row_number().over(
+        partition_by=Job.project_id, order_by=[Job.priority.desc(), has_yielded.desc(), Job.created_at, Job.id]
+    )
+    ranked = (
+        select(
+            Job.id, Job.project_id, Job.priority, has_yielded.label("has_yielded"), Job.created_at, place.label("place")
+        )
+        .where(*_is_to_offer(offer_again_after))
+        .subquery()
+    )
+    rows = tx.execute(select(ranked).where(ranked.c.place <= per_project))
+    return [
+        Waiting(job_id=id_, project=project, priority=priority, has_yielded=yielded, created_at=created_at)
+        for id_, project, priority, yielded, created_at, _ in rows
+    ]
+
+
+def locked_to_offer(tx: Tx, job_ids: list[JobId], *, offer_again_after: timedelta) -> dict[JobId, Job]:
+    """Those of the jobs that still wait and that nobody else holds."""
+    query = select(Job).where(Job.id.in_(job_ids), *_is_to_offer(offer_again_after)).with_for_update(skip_locked=True)
+    return {job.id: job for job in tx.scalars(query.execution_options(populate_existing=True))}
+
+
+def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
+    """Queued jobs whose message is on its way to a worker."""
+    query = (
+        select(func.count())
+        .select_from(Job)
+        .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
+    )
+    return tx.scalar(query) or 0
+
+
+def _is_to_offer(offer_again_after: timedelta) -> list[Any]:
+    return [
+        Job.status == JobStatus.QUEUED,
+        Job.not_before <= func.now(),
+        or_(Job.offered_at.is_(None), Job.offered_at < func.now() - offer_again_after),
+    ]

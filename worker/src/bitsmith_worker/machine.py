@@ -1,0 +1,54 @@
+"""What this machine can compute on. Without torch: these processes must stay free of CUDA contexts."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    device: str  # cuda or cpu
+    devices: int  # that a job gets; 1 for a CPU
+    memory_bytes: int | None  # of the smallest device; the machine's own without a GPU; None: nobody says
+
+
+def look() -> Machine:
+    """cuda if the driver answers, else cpu."""
+    gpus = parse_gpus(_ask_nvidia())
+    if gpus:
+        return Machine(device="cuda", devices=len(gpus), memory_bytes=min(gpus))
+    if Path("/proc/driver/nvidia/version").exists() and (nodes := list(Path("/dev").glob("nvidia[0-9]*"))):
+        return Machine(device="cuda", devices=len(nodes), memory_bytes=None)
+    return Machine(device="cpu", devices=1, memory_bytes=host_memory_bytes())
+
+
+def parse_gpus(listed: str) -> list[int]:
+    """Bytes of each GPU, from what `nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits` prints."""
+    return [int(line) * _MIB for line in listed.splitlines() if line.strip().isdecimal()]
+
+
+def host_memory_bytes() -> int | None:
+    """What this process may use at most: the control group's limit where there is one below the machine's memory."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdecimal() else machine
+
+
+def _ask_nvidia() -> str:
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return ""
+    command = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return listed.stdout.decode(errors="replace") if listed.returncode == 0 else ""
