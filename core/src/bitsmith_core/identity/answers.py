@@ -5,11 +5,15 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, text
+from sqlalchemy.exc import OperationalError
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import IdempotencyKey
-from bitsmith_core.errors import IdempotencyMismatch
+from bitsmith_core.errors import IdempotencyMismatch, StillAnswering
 from bitsmith_core.ids import ProjectId
+
+_LOCK_NOT_AVAILABLE = "55P03"
+WAIT_S = 5  # for another request under the same key; most are answered by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +27,32 @@ def replayed(tx: Tx, key: str, *, project: ProjectId, request_sha256: str) -> An
 
     Raises:
         IdempotencyMismatch: the key was used for another request.
+        StillAnswering: a request under this key has been at work for WAIT_S.
     """
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{project}/{key}"})
-    known = tx.get(IdempotencyKey, (project, key))
-    if known is None:
+    before = tx.scalar(text("SELECT current_setting('lock_timeout')"))
+    tx.execute(text(f"SET LOCAL lock_timeout = '{WAIT_S}s'"))
+    try:
+        tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{project}/{key}"})
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise StillAnswering(f"a request with the idempotency key {key!r} is still being answered") from error
+    tx.execute(text("SELECT set_config('lock_timeout', :before, true)"), {"before": before})
+    return known(tx, key, project=project, request_sha256=request_sha256)
+
+
+def known(tx: Tx, key: str, *, project: ProjectId, request_sha256: str) -> Answer | None:
+    """What was answered under this key, for now: another request may be at work.
+
+    Raises:
+        IdempotencyMismatch: the key was used for another request.
+    """
+    found = tx.get(IdempotencyKey, (project, key))
+    if found is None:
         return None
-    if known.request_sha256 != request_sha256:
+    if found.request_sha256 != request_sha256:
         raise IdempotencyMismatch(f"idempotency key {key!r} was used for another request; choose a new key")
-    return Answer(status=known.status, body=known.answer)
+    return Answer(status=found.status, body=found.answer)
 
 
 def remember(tx: Tx, key: str, answer: Answer, *, project: ProjectId, request_sha256: str) -> None:
