@@ -1,17 +1,32 @@
 """A file is stored if every line of it is an example; a refused one leaves nothing behind."""
 
+import gzip
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import openai
 import pytest
-from bitsmith_core import files
+from bitsmith_client.cli import app
+from bitsmith_core import files, jobs
 from bitsmith_core.db import Database
 from bitsmith_core.ids import DEFAULT_PROJECT, new_file_id
 from bitsmith_core.storage import S3Store
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
 
-from tests.api.conftest import AUTHORIZED, EXAMPLE, MAX_UPLOAD_BYTES, NO_STORE, Platform, application, assert_problem
+from tests.api.conftest import (
+    AUTHORIZED,
+    EXAMPLE,
+    KEY,
+    MAX_UPLOAD_BYTES,
+    NO_STORE,
+    Platform,
+    application,
+    assert_problem,
+)
 
 PURPOSE = {"purpose": "fine-tune"}
 
@@ -83,6 +98,7 @@ def test_the_same_bytes_are_stored_once(platform: Platform, store: S3Store) -> N
     ids=["not json", "not utf-8", "half an example", "unknown keys", "10 MB line"],
 )
 @pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.failure("malformed input")
 def test_a_bad_line_is_named_by_its_number(client: TestClient, line: bytes, said: str) -> None:
     answer = client.post("/v1/files", files={"file": ("f.jsonl", EXAMPLE * 6 + line + EXAMPLE)}, data=PURPOSE)
     document = assert_problem(answer, 422, "invalid_file", "line 7")
@@ -122,6 +138,7 @@ def test_a_file_over_the_limit_is_refused_even_if_its_size_was_not_announced(cli
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.jsonl", "..\\b.jsonl", " ", "x" * 300])
 @pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.failure("malformed input")
 def test_a_file_name_must_not_be_a_path(client: TestClient, name: str) -> None:
     assert_problem(client.post("/v1/files", files={"file": (name, EXAMPLE)}, data=PURPOSE), 422, "invalid_file")
 
@@ -133,6 +150,10 @@ def test_each_part_of_the_form_is_checked(client: TestClient) -> None:
         (client.post("/v1/files", files=file), "form purpose"),
         (client.post("/v1/files", files=file, data={"purpose": "assistants"}), "form purpose"),
         (client.post("/v1/files", files=file, data={**PURPOSE, "colour": "red"}), "form colour"),
+        (
+            client.post("/v1/files", files=file, data={**PURPOSE, "expires_after[seconds]": "3600"}),
+            "form expires_after[seconds]",
+        ),
         (client.post("/v1/files", files={"data": ("f.jsonl", EXAMPLE)}, data=PURPOSE), "form data"),
         (client.post("/v1/files", files={"purpose": (None, "fine-tune")}), "form file"),
         (client.post("/v1/files", files={"file": (None, "text")}, data=PURPOSE), "form file"),
@@ -214,3 +235,145 @@ def test_an_empty_list_has_no_ids(client: TestClient) -> None:
 )
 def test_bounds_that_make_no_sense_are_named(client: TestClient, query: str, pointer: str) -> None:
     assert_problem(client.get(f"/v1/files?{query}"), 422, "invalid_request", pointer)
+
+
+def test_files_are_listed_in_either_order_from_either_end(platform: Platform) -> None:
+    a, b, c, d, e = [platform.upload(filename=f"{n}.jsonl") for n in range(5)]
+
+    def page(**query: object) -> tuple[list[str], bool]:
+        answer = platform.client.get("/v1/files", params={"limit": "2", **{k: str(v) for k, v in query.items()}}).json()
+        return [file["id"] for file in answer["data"]], answer["has_more"]
+
+    assert page(order="asc") == ([a, b], True)
+    assert page(order="asc", after=c) == ([d, e], False)
+    assert page(before=b) == ([d, c], True)
+    assert page(before=c) == ([e, d], False)
+    assert page(order="asc", before=d) == ([b, c], True)
+    for query in ("before=x", "order=up"):
+        pointer = f"query {query.partition('=')[0]}"
+        assert_problem(platform.client.get(f"/v1/files?{query}"), 422, "invalid_request", pointer)
+
+
+def test_a_list_may_hold_one_purpose_only(platform: Platform) -> None:
+    platform.upload()
+    form = {"files": {"file": ("p.jsonl", b"{}")}, "data": {"purpose": "evals"}}
+    pack = platform.client.post("/v1/files", **form).json()["id"]  # type: ignore[arg-type]  # two kinds of argument
+    listed = platform.client.get("/v1/files?purpose=evals").json()["data"]
+    assert [file["id"] for file in listed] == [pack]
+    assert platform.client.get("/v1/files?purpose=vision").json()["data"] == []
+
+
+def test_a_deleted_file_is_gone_for_everybody(platform: Platform) -> None:
+    file_id = platform.upload()
+    answer = platform.client.delete(f"/v1/files/{file_id}")
+    assert answer.json() == {"id": file_id, "object": "file", "deleted": True}
+    for gone in (
+        platform.client.get(f"/v1/files/{file_id}"),
+        platform.client.get(f"/v1/files/{file_id}/content"),
+        platform.client.delete(f"/v1/files/{file_id}"),
+    ):
+        assert_problem(gone, 404, "not_found")
+    assert platform.client.get("/v1/files").json()["data"] == []
+
+
+def test_a_file_that_a_job_needs_stays_until_the_job_is_over(platform: Platform) -> None:
+    job_id = platform.submit()
+    with platform.database.transaction() as tx:
+        training = jobs.get(tx, job_id).training_file
+    document = assert_problem(platform.client.delete(f"/v1/files/{training}"), 409, "conflict")
+    assert job_id in document["detail"]
+    lease = platform.claim(job_id)
+    assert_problem(platform.client.delete(f"/v1/files/{training}"), 409, "conflict")
+    platform.finish(lease)
+    assert platform.client.delete(f"/v1/files/{training}").status_code == 200
+    assert platform.client.get(f"/v1/fine_tuning/jobs/{job_id}").json()["training_file"] == training
+
+
+def test_the_content_is_a_link_into_the_store(platform: Platform) -> None:
+    file_id = platform.upload(EXAMPLE * 2, filename="my data.jsonl")
+    answer = platform.client.get(f"/v1/files/{file_id}/content", follow_redirects=False)
+    assert answer.status_code == 307
+    assert answer.headers["cache-control"] == "no-store"
+    found = httpx.get(answer.headers["location"])
+    assert found.content == EXAMPLE * 2
+    assert "my%20data.jsonl" in found.headers["content-disposition"]
+
+
+@pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.failure("malformed input")
+def test_an_archive_is_called_by_its_name_and_never_unpacked(client: TestClient) -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    answer = client.post("/v1/files", files={"file": ("f.jsonl", bomb)}, data=PURPOSE)
+    document = assert_problem(answer, 422, "invalid_file", "line 1")
+    assert "this is a gzip archive" in document["detail"]
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_compressed_request_is_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=B", "Content-Encoding": "gzip"}
+    answer = client.post("/v1/files", content=gzip.compress(b"--B--"), headers=headers)
+    assert_problem(answer, 415, "unsupported_media_type")
+
+
+def test_a_repeated_upload_under_a_key_is_one_file(platform: Platform) -> None:
+    """The boundary of the form is another one each time; what it says decides."""
+    form = {"files": {"file": ("f.jsonl", EXAMPLE)}, "data": PURPOSE, "headers": {"Idempotency-Key": "once"}}
+    first, again = (platform.client.post("/v1/files", **form) for _ in range(2))  # type: ignore[arg-type]
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(platform.client.get("/v1/files").json()["data"]) == 1
+    form["files"] = {"file": ("other.jsonl", EXAMPLE)}
+    assert_problem(platform.client.post("/v1/files", **form), 422, "idempotency_mismatch")  # type: ignore[arg-type]
+
+
+def test_openais_client_works_with_files(served: str, tmp_path: Path) -> None:
+    path = tmp_path / "training.jsonl"
+    path.write_bytes(EXAMPLE * 3)
+    with openai.OpenAI(base_url=f"{served}/v1", api_key=KEY, max_retries=0) as client:
+        sent = [client.files.create(file=path, purpose="fine-tune") for _ in range(3)]
+        [packed] = [client.files.create(file=("p.jsonl", b"{}"), purpose="evals")]
+        file = sent[0]
+        assert (file.object, file.bytes, file.filename, file.status) == (
+            "file",
+            3 * len(EXAMPLE),
+            path.name,
+            "processed",
+        )
+        assert client.files.retrieve(file.id) == file
+        assert client.files.wait_for_processing(file.id) == file
+        assert [f.id for f in client.files.list(limit=2, purpose="fine-tune")] == [f.id for f in sent[::-1]]
+        assert [f.id for f in client.files.list(limit=1, order="asc")] == [*(f.id for f in sent), packed.id]
+        # Its client follows to the store by itself, and leaves the key behind, which the store would not understand.
+        assert client.files.content(file.id).content == path.read_bytes()
+        assert client.files.delete(file.id).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(file.id)
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.files.create(file=b"{oops", purpose="fine-tune")
+        assert "line 1: not JSON" in refused.value.message
+        with pytest.raises(openai.UnprocessableEntityError) as unsupported:
+            client.files.create(file=path, purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600})
+        assert unsupported.value.param == "expires_after[anchor]"
+
+
+def test_the_command_line_uploads_lists_downloads_and_deletes(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack = tmp_path / "pack.jsonl"
+    pack.write_bytes(b"{}\n")
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["files", *arguments, "--url", served, "--key", KEY])
+
+    [sent] = json.loads(run(str(pack), "--purpose", "evals", "--json").stdout)
+    assert (sent["filename"], sent["purpose"]) == ("pack.jsonl", "evals")
+    assert sent["id"] in run().stdout
+    assert "no files yet" in run("--purpose", "fine-tune").stdout
+    assert run("content", sent["id"]).exit_code == 2  # it would write over the file that is there
+    copied = run("content", sent["id"], "--output", "copy.jsonl")
+    assert copied.stdout == "copy.jsonl\n", copied.output
+    assert (tmp_path / "copy.jsonl").read_bytes() == b"{}\n"
+    assert run("rm", sent["id"]).stdout == f"{sent['id']} is deleted\n"
+    assert f"there is no file {sent['id']}" in run("rm", sent["id"]).stderr
+    assert "no files yet" in run().stdout

@@ -44,6 +44,12 @@ def test_alpaca_input_follows_the_instruction() -> None:
         (b'{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', "last message"),
         (b'{"prompt": "\xff", "completion": "x"}', "not UTF-8: byte 12"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"prompt": "a\0b", "completion": "x"}', "byte 13 of the line is NUL"),
+        ('{"prompt": "a", "completion": "b"}'.encode("utf-16-le"), "NUL"),
+        ('{"prompt": "ä", "completion": "b"}'.encode("latin-1"), "not UTF-8: byte 12 of the line is 0xe4"),
+        (b'{"prompt": "\\ud83d", "completion": "x"}', "half of a surrogate pair"),
+        (b'{"prompt": "x", "completion": "y", "weight": NaN}', "NaN is no number"),
+        (b"\xef\xbb\xbf" + GOOD, "BOM"),
     ],
 )
 def test_a_bad_line_says_what_is_wrong(line: bytes, says: str) -> None:
@@ -92,3 +98,7 @@ def test_a_line_of_an_eval_pack_is_any_object_and_nothing_else() -> None:
         list(read_lines([b"{}\n", b"[1]\n", b"{\n"], parse_object))
     assert [problem.pointer for problem in caught.value.problems] == ["line 2", "line 3"]
     assert "expected a JSON object, found list" in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    assert turns(b'{"prompt": "\\ud83d\\ude00", "completion": "x"}')[0] == ("user", "\N{GRINNING FACE}")

@@ -1,13 +1,13 @@
 """A form with one file, read as it arrives: the file's bytes go out, small fields are kept, nothing else is taken."""
 
+from collections.abc import Mapping
+
 from bitsmith_core.errors import Problem
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from bitsmith_api.errors import InvalidRequest, MalformedRequest, PayloadTooLarge
 
-FILE_PART = "file"
-FIELDS = frozenset({"purpose"})
 OVERHEAD_BYTES = 64 * 1024  # boundaries, headers and fields
 
 
@@ -16,7 +16,17 @@ def bad_part(name: str, code: str, detail: str) -> InvalidRequest:
 
 
 class Form:
-    def __init__(self, boundary: bytes, *, max_file_bytes: int) -> None:
+    """
+    Args:
+        file_part: the name of the part that is the file.
+        fields: what else the form may have, each with what to say about it; None: it is kept.
+    """
+
+    def __init__(
+        self, boundary: bytes, *, file_part: str, fields: Mapping[str, str | None], max_file_bytes: int
+    ) -> None:
+        self._file_part = file_part
+        self._fields = fields
         self.filename: str | None = None
         self.fields: dict[str, str] = {}
         self.file_bytes = 0
@@ -89,18 +99,23 @@ class Form:
         _, options = parse_options_header(self._disposition)
         self._part = _text(options.get(b"name", b""), "name of a part")
         filename = options.get(b"filename")
-        if self._part == FILE_PART:
+        if self._part == self._file_part:
             if self.filename is not None:
-                raise bad_part(FILE_PART, "repeated", "one file at a time")
+                raise bad_part(self._part, "repeated", "one file at a time")
             if filename is None:
-                raise bad_part(FILE_PART, "missing", "send the file's bytes as a file part, with a filename")
+                raise bad_part(self._part, "missing", "send the file's bytes as a file part, with a filename")
             self.filename = _text(filename, "filename")
-        elif self._part not in FIELDS or self._part in self.fields or filename is not None:
-            known = ", ".join([FILE_PART, *sorted(FIELDS)])
+            return
+        refusal = self._fields.get(self._part)
+        if refusal is not None:
+            raise bad_part(self._part, "not_supported", refusal)
+        if self._part not in self._fields or self._part in self.fields or filename is not None:
+            kept = [name for name, refusal in self._fields.items() if refusal is None]
+            known = ", ".join([self._file_part, *kept])
             raise bad_part(self._part, "unknown_field", f"this part is not expected; the form has {known}, once each")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part != FILE_PART:
+        if self._part != self._file_part:
             self._value += data[start:end]
             return
         self.file_bytes += end - start
@@ -109,7 +124,7 @@ class Form:
         self._file_data += data[start:end]
 
     def _on_part_end(self) -> None:
-        if self._part != FILE_PART:
+        if self._part != self._file_part:
             self.fields[self._part] = _text(bytes(self._value), self._part)
 
     def _on_end(self) -> None:

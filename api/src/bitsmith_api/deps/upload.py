@@ -3,11 +3,14 @@
 Read here and not by FastAPI, which would take the whole body, however large, before asking for the key.
 """
 
+import hashlib
+import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import IO, Annotated, Any
 
 from bitsmith_core import files
 from fastapi import Depends
@@ -19,8 +22,9 @@ from bitsmith_api.deps.multipart import OVERHEAD_BYTES, Form, bad_part
 from bitsmith_api.deps.services import SharedServices
 from bitsmith_api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 
-_PURPOSES: tuple[files.Purpose, ...] = get_args(files.Purpose)
 _WRITE_BYTES = 2**20
+_STAYS = "a file stays until it is deleted; leave this out and delete the file when you no longer need it"
+_FILE_FIELDS = {"purpose": None, "expires_after[anchor]": _STAYS, "expires_after[seconds]": _STAYS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +35,63 @@ class Upload:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    path: Path  # lives as long as the request
+    size_bytes: int
+
+
 async def _received(request: Request, services: SharedServices) -> AsyncIterator[Upload]:
     limit = services.settings.max_upload_bytes
+    async with _on_disk(request, file_part="file", fields=_FILE_FIELDS, limit=limit) as (form, path):
+        assert form.filename is not None
+        files.check_name(form.filename)
+        purpose = _checked_purpose(form.fields.get("purpose"))
+        yield Upload(path=path, filename=form.filename, purpose=purpose, size_bytes=form.file_bytes)
+
+
+async def _received_part(request: Request, services: SharedServices) -> AsyncIterator[Part]:
+    limit = services.settings.max_part_bytes
+    async with _on_disk(request, file_part="data", fields={}, limit=limit) as (form, path):
+        if not form.file_bytes:
+            raise bad_part("data", "empty", "a part has at least one byte")
+        yield Part(path=path, size_bytes=form.file_bytes)
+
+
+@asynccontextmanager
+async def _on_disk(
+    request: Request, *, file_part: str, fields: Mapping[str, str | None], limit: int
+) -> AsyncIterator[tuple[Form, Path]]:
+    """The form, complete, and its file."""
     boundary = _boundary(request)
     _refuse_announced(request, limit=limit)
-    form = Form(boundary, max_file_bytes=limit)
+    form = Form(boundary, file_part=file_part, fields=fields, max_file_bytes=limit)
     with tempfile.NamedTemporaryFile(prefix="bitsmith-upload-") as file:
+        digest = hashlib.sha256()
         waiting = bytearray()
         async for chunk in request.stream():
             waiting += form.feed(chunk)
             if len(waiting) >= _WRITE_BYTES:
-                await run_in_threadpool(file.write, bytes(waiting))
-                waiting.clear()
-        await run_in_threadpool(file.write, bytes(waiting))
-        await run_in_threadpool(file.flush)
-        yield _checked(form, Path(file.name))
+                await run_in_threadpool(_take, waiting, file, digest)
+        await run_in_threadpool(_take, waiting, file, digest)
+        form.check_complete()
+        if form.filename is None:
+            raise bad_part(file_part, "missing", f"send the file's bytes as the part {file_part!r}, with a filename")
+        # What the form says, whatever its boundary: a repeated request is recognised by this.
+        said = json.dumps([form.filename, form.fields, digest.hexdigest()], sort_keys=True)
+        request.state.content_sha256 = hashlib.sha256(said.encode()).hexdigest()
+        yield form, Path(file.name)
+
+
+def _take(waiting: bytearray, file: IO[bytes], digest: "hashlib._Hash") -> None:
+    digest.update(waiting)
+    file.write(waiting)
+    file.flush()
+    waiting.clear()
 
 
 Received = Annotated[Upload, Depends(_received)]
+ReceivedPart = Annotated[Part, Depends(_received_part)]
 
 UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
@@ -66,7 +109,7 @@ UPLOAD_BODY: dict[str, Any] = {
                             "`prompt`/`completion` or `instruction`/`input`/`output`. For `evals`: one document of a "
                             "benchmark a line, a JSON object",
                         },
-                        "purpose": {"type": "string", "enum": list(_PURPOSES)},
+                        "purpose": {"type": "string", "enum": list(files.PURPOSES)},
                     },
                 }
             }
@@ -75,12 +118,29 @@ UPLOAD_BODY: dict[str, Any] = {
 }
 """OpenAPI's word for Received, which FastAPI cannot see."""
 
+PART_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string", "format": "binary", "description": "the part's bytes"}},
+                }
+            }
+        },
+    }
+}
+
 
 def _boundary(request: Request) -> bytes:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("send the form as it is: nothing that arrives compressed is unpacked here")
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type != b"multipart/form-data":
         sent = media_type.decode("latin-1") or "nothing in particular"
-        raise UnsupportedMediaType(f"send a form as multipart/form-data with file and purpose, not {sent}")
+        raise UnsupportedMediaType(f"send a form as multipart/form-data not as {sent}")
     boundary = options.get(b"boundary")
     if not boundary:
         raise MalformedRequest("the content type names no boundary; let your HTTP client write this header")
@@ -94,24 +154,11 @@ def _refuse_announced(request: Request, *, limit: int) -> None:
         raise PayloadTooLarge(f"the file is larger than {limit} bytes, the most that is taken")
 
 
-def _checked(form: Form, path: Path) -> Upload:
-    form.check_complete()
-    if form.filename is None:
-        raise bad_part("file", "missing", "send the file's bytes as the part 'file', with a filename")
-    files.check_name(form.filename)
-    return Upload(
-        path=path,
-        filename=form.filename,
-        purpose=_checked_purpose(form.fields.get("purpose")),
-        size_bytes=form.file_bytes,
-    )
-
-
 def _checked_purpose(sent: str | None) -> files.Purpose:
-    choice = " or ".join(repr(purpose) for purpose in _PURPOSES)
+    choice = " or ".join(repr(purpose) for purpose in files.PURPOSES)
     if sent is None:
         raise bad_part("purpose", "missing", f"send the part 'purpose' with the value {choice}")
-    for purpose in _PURPOSES:
+    for purpose in files.PURPOSES:
         if purpose == sent:
             return purpose
     raise bad_part("purpose", "unknown_choice", f"{sent!r} is not a purpose; send {choice}")

@@ -3,7 +3,7 @@
 from typing import Literal, Self
 
 from bitsmith_core import files
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from bitsmith_api.schemas.pages import Listed, Page
 from bitsmith_api.schemas.times import UnixSeconds, unix
@@ -33,6 +33,12 @@ class File(Listed):
             sha256=row.sha256,
             examples=row.examples,
         )
+
+
+class FileDeleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
 
 
 class FileList(Page[File]):

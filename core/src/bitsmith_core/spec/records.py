@@ -10,7 +10,7 @@ with the columns of its benchmark, which only the engine knows.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -70,10 +70,18 @@ def parse_object(line: bytes) -> dict[str, Any]:
     """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"the line is longer than {MAX_LINE_BYTES} bytes, which no example may be")
+    if b"\0" in line:
+        raise ValueError(f"byte {line.index(0)} of the line is NUL, which no text holds")
     try:
-        value: Any = json.loads(line.rstrip())  # so that the column is one of this line, not of the next
+        text = line.decode()  # here: json.loads would guess an encoding from the bytes
+        text = text.rstrip(" \t\r\n")  # so that the column is one of this line, not of the next
+        value: Any = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: byte {error.start} of the line is 0x{line[error.start]:02x}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff), which is no character") from error
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -81,6 +89,10 @@ def parse_object(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"not JSON: {name} is no number")
 
 
 def parse_record(line: bytes) -> Record:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 from urllib.parse import quote
 
 import urllib3
@@ -61,18 +61,30 @@ class S3Store:
         if info is None:
             raise NotFound(f"the object store has no {key}")
         part = path.with_name(path.name + ".part")
-        with _translated(key), part.open("wb") as file:
+        with part.open("wb") as file:
             for offset in range(0, info.bytes, _RANGE_BYTES):
-                length = min(_RANGE_BYTES, info.bytes - offset)
-                response = self._client.get_object(
-                    bucket_name=self._bucket, object_name=key, offset=offset, length=length
-                )
-                try:
-                    file.write(response.read())
-                finally:
-                    response.close()
-                    response.release_conn()
+                file.write(self.read(key, offset=offset, length=min(_RANGE_BYTES, info.bytes - offset)))
         part.replace(path)
+
+    def put_stream(self, key: str, stream: BinaryIO, *, size_bytes: int) -> None:
+        with _translated(key):
+            self._client.put_object(
+                bucket_name=self._bucket,
+                object_name=key,
+                data=stream,
+                length=size_bytes,
+                part_size=_RANGE_BYTES,
+                num_parallel_uploads=1,  # the SDK's threads would outlive a stream that raises
+            )
+
+    def read(self, key: str, *, offset: int, length: int) -> bytes:
+        with _translated(key):
+            response = self._client.get_object(bucket_name=self._bucket, object_name=key, offset=offset, length=length)
+            try:
+                return response.read()
+            finally:
+                response.close()
+                response.release_conn()
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:
@@ -80,12 +92,12 @@ class S3Store:
                 found = self._client.stat_object(bucket_name=self._bucket, object_name=key)
         except NotFound:
             return None
-        return ObjectInfo(key=key, bytes=found.size or 0)
+        return ObjectInfo(key=key, bytes=found.size or 0, modified_at=found.last_modified)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with _translated(prefix):
             for found in self._client.list_objects(bucket_name=self._bucket, prefix=prefix, recursive=True):
-                yield ObjectInfo(key=found.object_name or "", bytes=found.size or 0)
+                yield ObjectInfo(key=found.object_name or "", bytes=found.size or 0, modified_at=found.last_modified)
 
     def delete(self, key: str) -> None:
         with _translated(key):
@@ -98,6 +110,9 @@ class S3Store:
             expires=expires,
             extra_query_params={"response-content-disposition": f"attachment; filename*=UTF-8''{quote(filename)}"},
         )
+
+    def presigned_put(self, key: str, *, expires: timedelta) -> str:
+        return self._signer.presigned_put_object(bucket_name=self._bucket, object_name=key, expires=expires)
 
 
 @contextmanager
