@@ -50,7 +50,7 @@ def test_metrics_are_postgres_truth(platform: Platform) -> None:
         tx.execute(text("UPDATE jobs SET created_at = now() - interval '90 s' WHERE status = 'queued'"))
     found = samples(platform.client)
     by_status = {status: found[f'bitsmith_jobs{{status="{status}"}}'] for status in jobs.JobStatus}
-    assert by_status == {"queued": 1, "running": 1, "succeeded": 1, "failed": 0, "cancelled": 0}
+    assert by_status == {"queued": 1, "running": 1, "paused": 0, "succeeded": 1, "failed": 0, "cancelled": 0}
     assert 90 <= found["bitsmith_queue_oldest_wait_seconds"] < 150
     assert found["bitsmith_workers_live"] == 1
     assert found["bitsmith_versions_published"] == 1

@@ -93,3 +93,40 @@ def test_a_version_is_a_number(client: TestClient, version: str) -> None:
 
 def test_a_cursor_that_is_no_name_is_refused(client: TestClient) -> None:
     assert_problem(client.get("/v1/models?after=%00"), 422, "invalid_request", "query after")
+
+
+def test_a_version_answers_under_its_own_name(platform: Platform) -> None:
+    for _ in range(2):
+        platform.publish("tiny-demo")
+    one = platform.client.get("/v1/models/tiny-demo@1").json()
+    assert (one["id"], one["object"], one["latest"]["id"]) == ("tiny-demo@1", "model", "tiny-demo@1")
+    assert [version["id"] for version in one["versions"]] == ["tiny-demo@1"]
+    for absent in ("tiny-demo@3", "tiny-demo@0", "tiny-demo@", "tiny-demo@x", "tiny-demo@1@1", "other@1"):
+        assert_problem(platform.client.get(f"/v1/models/{absent}"), 404, "not_found")
+
+
+def test_a_deleted_version_is_gone_and_the_others_stay(platform: Platform) -> None:
+    job_id = platform.publish("tiny-demo")
+    platform.publish("tiny-demo")
+    answer = platform.client.delete("/v1/models/tiny-demo@1")
+    assert answer.json() == {"id": "tiny-demo@1", "object": "model", "deleted": True}
+    assert_problem(platform.client.get("/v1/models/tiny-demo@1"), 404, "not_found")
+    model = platform.client.get("/v1/models/tiny-demo").json()
+    assert [version["id"] for version in model["versions"]] == ["tiny-demo@2"]
+    assert platform.client.get(f"/v1/fine_tuning/jobs/{job_id}").json()["fine_tuned_model"] is None
+
+
+def test_a_model_is_deleted_with_all_its_versions_and_may_come_again(platform: Platform) -> None:
+    for _ in range(2):
+        platform.publish("tiny-demo")
+    assert platform.client.delete("/v1/models/tiny-demo").json()["deleted"] is True
+    assert platform.client.get("/v1/models").json()["data"] == []
+    assert_problem(platform.client.delete("/v1/models/tiny-demo"), 404, "not_found")
+    platform.publish("tiny-demo")
+    assert platform.client.get("/v1/models/tiny-demo").json()["latest"]["id"] == "tiny-demo@1"
+
+
+def test_the_last_version_takes_its_model_along(platform: Platform) -> None:
+    platform.publish("tiny-demo")
+    platform.client.delete("/v1/models/tiny-demo@1")
+    assert_problem(platform.client.get("/v1/models/tiny-demo"), 404, "not_found")

@@ -1,10 +1,14 @@
-"""The description tells clients everything they can meet, problems included."""
+"""The description tells clients everything they can meet, problems included; the committed one is the true one."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from bitsmith_core.spec import JobSpec
+from bitsmith_core.spec import JobRequest
 from fastapi import FastAPI
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -70,14 +74,23 @@ def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
 
 def test_the_job_request_is_described_as_clients_write_it(description: dict[str, Any]) -> None:
     body = operations(description)["POST /v1/fine_tuning/jobs"]["requestBody"]["content"]["application/json"]
-    assert body["schema"] == {"$ref": "#/components/schemas/JobSpec"}
-    assert description["components"]["schemas"]["JobSpec"]["required"] == ["model", "training_file", "validation_file"]
+    assert body["schema"] == {"$ref": "#/components/schemas/JobRequest"}
+    request = description["components"]["schemas"]["JobRequest"]
+    assert request["required"] == ["model", "training_file", "validation_file"]
+    assert set(request["properties"]["method"]["discriminator"]["mapping"]) == {
+        "qsft", "quantize", "lora", "qlora", "supervised",
+    }  # fmt: skip
 
 
 def test_the_example_of_a_job_is_a_valid_one(description: dict[str, Any]) -> None:
     body = operations(description)["POST /v1/fine_tuning/jobs"]["requestBody"]["content"]["application/json"]
-    assert JobSpec.model_validate(body["example"]).model == body["example"]["model"]
+    assert JobRequest.model_validate(body["example"]).model == body["example"]["model"]
 
 
 def test_lists_have_names_that_code_can_bear(description: dict[str, Any]) -> None:
     assert {"FileList", "JobList", "EventList", "ModelList"} <= description["components"]["schemas"].keys()
+
+
+def test_the_committed_description_is_the_true_one(description: dict[str, Any]) -> None:
+    # `python -m bitsmith_api.app.document > docs/openapi.json` writes it anew.
+    assert json.loads(COMMITTED.read_text()) == json.loads(json.dumps(description))

@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import pytest
 from bitsmith_client.lab.child import Child
+from bitsmith_core import jobs
 from bitsmith_core.ids import JobId
+from bitsmith_core.wire import Progress, Stage
 from sqlalchemy import text
 
 from tests.api.conftest import AUTHORIZED, Platform
@@ -81,6 +84,26 @@ def test_events_arrive_while_the_job_runs(served: str, platform: Platform) -> No
         assert list(events) == []
 
 
+def test_live_progress_comes_between_events_without_a_number(served: str, platform: Platform) -> None:
+    lease = platform.claim(platform.submit())
+    with stream(served, lease.job_id) as events:
+        assert [next(events)[1] for _ in range(2)] == ["1", "2"]
+        for done in (1, 2):
+            with platform.database.transaction() as tx:
+                jobs.record(tx, lease, Progress(stage=Stage.TRAINING, done=done, total=10**6, metrics={"loss": 2.5}))
+            while (found := next(events))[0] != "progress":
+                pass
+            kind, number, data = found
+            assert (kind, number) == ("progress", "")
+            assert json.loads(data) == {
+                "attempt": 1, "stage": "training", "done": done, "total": 10**6, "eta_s": None,
+                "metrics": {"loss": 2.5},
+            }  # fmt: skip
+        platform.finish(lease)
+        assert [kind for kind, *_ in events][-1] == "done"
+
+
+@pytest.mark.failure("api restarted")
 def test_a_client_that_comes_back_loses_and_doubles_nothing(served: str, platform: Platform) -> None:
     job_id = platform.submit()
     lease = platform.claim(job_id)
@@ -106,6 +129,7 @@ def test_a_client_that_comes_back_loses_and_doubles_nothing(served: str, platfor
     assert seen == list(range(1, 304))
 
 
+@pytest.mark.failure("api restarted")
 def test_a_stream_outlives_a_restart_of_the_api(serve: Callable[[], tuple[Child, str]], platform: Platform) -> None:
     job_id = platform.submit()
     lease = platform.claim(job_id)

@@ -6,20 +6,24 @@ not answered: a client can neither use it nor should see it.
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from bitsmith_core.errors import (
     BitsmithError,
     Conflict,
+    Forbidden,
     IdempotencyMismatch,
     Invalid,
     NotFound,
     Permanent,
+    PreconditionFailed,
     Problem,
+    QuotaExceeded,
+    StillAnswering,
     Transient,
     Unauthorized,
 )
-from bitsmith_core.log import get_logger
+from bitsmith_core.log import get_logger, without_secrets
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
@@ -52,27 +56,44 @@ class UnsupportedMediaType(Permanent):
     code = "unsupported_media_type"
 
 
+class TooManyRequests(Transient):
+    """This key has asked too often lately."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 STATUS: dict[type[BitsmithError], int] = {
     MalformedRequest: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    PreconditionFailed: 412,
     PayloadTooLarge: 413,
     UnsupportedMediaType: 415,
     Invalid: 422,
     IdempotencyMismatch: 422,
+    TooManyRequests: 429,
+    QuotaExceeded: 429,
     Transient: 503,
 }
 
 _TITLES: dict[int, str] = {
     400: "The request cannot be read",
     401: "A valid API key is needed",
+    403: "This API key may not do that",
     404: "There is no such thing",
     405: "This method is not for this address",
     409: "The present state forbids it",
+    412: "It changed meanwhile",
     413: "The request is too large",
     415: "This content type is not accepted",
     422: "The request asks for something impossible",
+    429: "That is more than this key or its project may have now",
     500: "The server made a mistake",
     503: "The service is not ready",
 }
@@ -144,14 +165,21 @@ async def _on_bitsmith_error(request: Request, error: Exception) -> JSONResponse
     detail = str(error)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="bitsmith"'
-    if isinstance(error, Transient):
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, StillAnswering):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    elif isinstance(error, QuotaExceeded | Conflict):
+        headers["X-Should-Retry"] = "false"  # OpenAI's clients try again by themselves, within seconds: too soon
+    if status == 503:
         get_logger().warning("request.unavailable", code=error.code, error=str(error))
         headers["Retry-After"] = str(RETRY_AFTER_S)
         detail = f"A server that this request needs does not answer; try again in {RETRY_AFTER_S} seconds."
     if isinstance(error, PayloadTooLarge):
         headers["Connection"] = "close"  # the rest of the body is not read
     places = error.problems if isinstance(error, Invalid) else ()
-    return answer(request, status, error.code, detail, places, headers=headers, retryable=isinstance(error, Transient))
+    is_retryable = isinstance(error, Transient | StillAnswering)
+    return answer(request, status, error.code, detail, places, headers=headers, retryable=is_retryable)
 
 
 async def _on_bad_parameters(request: Request, error: Exception) -> JSONResponse:
@@ -216,9 +244,9 @@ def _response(
         title=_TITLES.get(status) or HTTPStatus(status).phrase,
         status=status,
         detail=_shortened(detail),
-        instance=path,
+        instance=without_secrets(path),
         code=code,
-        errors=[ProblemPlace(pointer=p.pointer, code=p.code, detail=_shortened(p.detail)) for p in places],
+        errors=[ProblemPlace(pointer=_shortened(p.pointer), code=p.code, detail=_shortened(p.detail)) for p in places],
         request_id=request_id,
         retryable=retryable,
         error=OpenAIError(
@@ -231,25 +259,33 @@ def _response(
 
 
 def _shortened(text: str) -> str:
+    text = without_secrets(text)  # a detail quotes what was sent, which may be a key in the wrong place
     return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}… ({len(text)} characters in all)"
 
 
-def _openai_type(status: int) -> Literal["authentication_error", "invalid_request_error", "server_error"]:
+def _openai_type(status: int) -> str:
     if status >= 500:
         return "server_error"
-    return "authentication_error" if status == 401 else "invalid_request_error"
+    return {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
+        status, "invalid_request_error"
+    )
 
 
 def _openai_param(places: Sequence[Problem]) -> str | None:
     """The field's name as OpenAI writes it: method.qsft.training, purpose; None if no field is at fault."""
     if not places or places[0].pointer.startswith("line "):
         return None
-    pointer = places[0].pointer
+    pointer = without_secrets(places[0].pointer)
     name = pointer[1:].replace("/", ".") if pointer.startswith("/") else pointer.rpartition(" ")[2]
     return name or None
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's entries for the problems a route may answer with; bitsmith_api.app adds the schema they name."""
+    """OpenAPI's entries for the problems a route may answer with; bitsmith_api.app adds the schema they name.
+
+    Whoever asks for a key (401) also asks what it may do (403) and how often it came (429).
+    """
+    if 401 in statuses:
+        statuses = tuple(sorted({*statuses, 403, 429}))
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _TITLES[status], "content": content} for status in statuses}

@@ -1,12 +1,26 @@
 """Numbers and tables for people: always the error beside the score, always both bits-per-weight."""
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 
+from rich.console import Console
 from rich.table import Table
 
-from bitsmith_client.sdk import File, Job, Model, Score, StageFacts, Version
+from bitsmith_client.sdk import (
+    ApiKey,
+    Attempt,
+    Checkpoint,
+    DryRun,
+    File,
+    Job,
+    Model,
+    Project,
+    Score,
+    Series,
+    StageFacts,
+    Version,
+)
 
 SUBJECTS = {"float": "float base", "quantized": "quantized", "qsft": "Q-SFT", "lora": "LoRA", "qlora": "QLoRA"}
 TASKS = {"answer_perplexity": "validation perplexity", "answer_choice": "multiple choice"}
@@ -54,6 +68,71 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         outcome = job.fine_tuned_model or (job.error.message if job.error else "")
         table.add_row(
             job.id, job.status, stage if job.status == "running" else "", job.model, outcome, day(job.created_at)
+        )
+    return table
+
+
+def dry_run(found: DryRun, console: Console) -> None:
+    """What a job needs, largest part first, and what speaks against it."""
+    if found.estimate is not None:
+        estimate = found.estimate
+        table = _table("stage", "part", "memory", right={"memory"})
+        for stage in estimate.stages:
+            table.add_row(stage.stage, "[bold]in all[/bold]", size(stage.bytes))
+            for part in sorted(stage.parts, key=lambda part: -part.bytes):
+                table.add_row("", part.name, size(part.bytes))
+        console.print(table)
+        console.print(
+            f"peak {size(estimate.peak_bytes)} on {estimate.device}; {estimate.steps} steps over {estimate.tokens:,} "
+            f"tokens, about {duration(estimate.training_s)} of training (confidence: {estimate.confidence})"
+        )
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    for error in found.errors:
+        console.print(f"error: {error.pointer}: {error.detail}", markup=False, soft_wrap=True)
+
+
+def series_table(series: Sequence[Series]) -> Table:
+    table = _table("metric", "stage", "attempt", "points", "steps", "first", "lowest", "highest", "last")
+    for one in series:
+        values = [one.values[0], min(one.values), max(one.values), one.values[-1]]
+        steps = f"{one.steps[0]}-{one.steps[-1]}"
+        table.add_row(
+            one.name, one.stage, str(one.attempt), f"{one.total_points:,}", steps, *(f"{value:.5g}" for value in values)
+        )
+    return table
+
+
+def checkpoints_table(checkpoints: Sequence[Checkpoint]) -> Table:
+    table = _table("checkpoint", "stage", "step", "attempt", "size", "loss", "created", right={"step", "size"})
+    for one in checkpoints:
+        loss = one.measured.get("loss")
+        table.add_row(
+            one.id,
+            one.stage,
+            str(one.step_number) if one.step_number else "finished",
+            str(one.attempt),
+            size(one.bytes),
+            "" if loss is None else f"{loss:.4f}",
+            day(one.created_at),
+        )
+    return table
+
+
+def attempts_table(attempts: Sequence[Attempt]) -> Table:
+    table = _table("attempt", "worker", "outcome", "stage", "steps", "peak memory", "device time", "began", "why")
+    for one in attempts:
+        steps = "" if one.end_step is None else f"{one.start_step or 0}-{one.end_step}"
+        table.add_row(
+            str(one.number),
+            one.worker,
+            one.outcome or "running",
+            one.stage or "",
+            steps,
+            "" if one.peak_memory_bytes is None else size(one.peak_memory_bytes),
+            duration(one.gpu_seconds),
+            day(one.started_at),
+            one.reason_message or "",
         )
     return table
 
@@ -126,6 +205,26 @@ def _task(found: Score) -> str:
 def _bits(version: Version) -> tuple[str, str]:
     codes, effective = ("-" if bits is None else f"{bits:.2f}" for bits in (version.bpw_codes, version.bpw_effective))
     return codes, effective
+
+
+def keys_table(keys: Sequence[ApiKey]) -> Table:
+    table = _table("key", "name", "role", "scopes", "last used", "expires", "state")
+    for key in keys:
+        scopes = " ".join(key.scopes) or "all of the role"
+        table.add_row(key.id, key.name, key.role, scopes, day(key.last_used_at), day(key.expires_at), key.state)
+    return table
+
+
+def projects_table(projects: Sequence[Project]) -> Table:
+    table = _table("project", "name", "state", "weight", "limits of its own", right={"weight"})
+    for project in projects:
+        table.add_row(project.id, project.name, project.status, f"{project.weight:g}", limits(project.limits))
+    return table
+
+
+def limits(own: Mapping[str, int | None]) -> str:
+    """open_jobs=5 running_jobs=1; nothing if all are the installation's."""
+    return " ".join(f"{name}={value}" for name, value in own.items() if value is not None)
 
 
 def _table(*headings: str, right: Set[str] = frozenset()) -> Table:

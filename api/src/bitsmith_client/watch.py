@@ -185,7 +185,7 @@ class Lines:
 
 def watch(bitsmith: Bitsmith, job_id: str, console: Console) -> Job:
     """Show the job until it is over, from its first event on; answers with the job as it ended."""
-    events = bitsmith.jobs.stream(job_id)
+    events = bitsmith.jobs.follow(job_id)
     if console.is_terminal:
         _watch_live(events, job_id, console)
     else:

@@ -17,7 +17,7 @@ HEADER = "X-Request-Id"
 CLIENT_LEFT = 499  # nginx' number for a client that did not wait
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_UNLOGGED = {"/livez", "/readyz", "/metrics"}  # asked every few seconds, by machines
+UNLOGGED = {"/livez", "/readyz", "/metrics"}  # asked every few seconds, by machines
 
 
 class RequestLog:
@@ -33,7 +33,7 @@ class RequestLog:
             return
         request_id = _request_id(Headers(scope=scope).get(HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, scope)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, answer.send)
@@ -51,7 +51,7 @@ class RequestLog:
         route = getattr(scope.get("route"), "path", "unmatched")
         status = answer.status or CLIENT_LEFT
         self._metrics.observe(method=scope["method"], route=route, status=status, seconds=answer.first_byte_s)
-        if scope["path"] not in _UNLOGGED:
+        if scope["path"] not in UNLOGGED:
             get_logger().info(
                 "request.answered",
                 method=scope["method"],
@@ -59,16 +59,17 @@ class RequestLog:
                 status=status,
                 seconds=round(answer.elapsed_s, 4),
                 client=scope["client"][0] if scope.get("client") else None,
+                actor=caller.actor if (caller := scope["state"].get("caller")) else None,
             )
 
 
 class _Answer:
     """Watches an answer go out."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
         self.status: int | None = None
         self._send = send
-        self._request_id = request_id
+        self._state = scope["state"]
         self._began_at = time.perf_counter()
         self._first_byte_s: float | None = None
 
@@ -76,7 +77,10 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._first_byte_s = self.elapsed_s
-            MutableHeaders(scope=message)[HEADER] = self._request_id
+            headers = MutableHeaders(scope=message)
+            headers[HEADER] = self._state["request_id"]
+            for name, value in self._state.get("answer_headers", {}).items():
+                headers[name] = value
         await self._send(message)
 
     @property

@@ -1,7 +1,10 @@
-"""Completes the generated description: problems have one schema and one media type everywhere."""
+"""Completes the generated description by what FastAPI cannot see: problems have one schema and one media type
+everywhere, and what people ask of a job has a schema too.
+"""
 
 from typing import Any
 
+from bitsmith_core.spec import JobRequest
 from fastapi import FastAPI
 
 from bitsmith_api.errors import ProblemDocument
@@ -29,6 +32,10 @@ def _with_problem(description: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(name, None)
     schemas.update(problem.pop("$defs"))
     schemas["Problem"] = problem
+    request = JobRequest.model_json_schema(ref_template=_REF)
+    for name, schema in request.pop("$defs").items():
+        schemas.setdefault(name, schema)
+    schemas["JobRequest"] = request
     return description
 
 

@@ -3,6 +3,7 @@
 import socket
 
 import uvicorn
+from bitsmith_core import telemetry
 from bitsmith_core.db import Database
 from bitsmith_core.log import configure_logging, get_logger
 from bitsmith_core.settings import DatabaseSettings, StorageSettings
@@ -29,6 +30,7 @@ class _Server(uvicorn.Server):
 
 def main() -> None:
     configure_logging()
+    telemetry.configure("bitsmith-api")
     settings = ApiSettings()  # type: ignore[call-arg]  # from the environment
     app = create_app(
         settings=settings,

@@ -10,8 +10,9 @@ from bitsmith_core.storage import ObjectStore
 from fastapi import Depends
 from fastapi.requests import Request
 
-from bitsmith_api.auth import Caller
+from bitsmith_api.deps.rates import Rates
 from bitsmith_api.metrics import Metrics
+from bitsmith_api.serving import Serving
 from bitsmith_api.settings import ApiSettings
 
 
@@ -30,6 +31,8 @@ class Services:
     database: Database
     store: ObjectStore
     metrics: Metrics
+    rates: Rates
+    serving: Serving
     streams: Streams = field(default_factory=Streams)
 
 
@@ -42,17 +45,9 @@ async def services(request: Request) -> Services:
 SharedServices = Annotated[Services, Depends(services)]
 
 
-async def _caller(request: Request) -> Caller:
-    found = request.state.caller
-    assert isinstance(found, Caller)
-    return found
-
-
-FromCaller = Annotated[Caller, Depends(_caller)]
-
-
-def _transaction(services: SharedServices) -> Iterator[Tx]:
+def _transaction(request: Request, services: SharedServices) -> Iterator[Tx]:
     with services.database.transaction() as tx:
+        request.state.transaction = tx  # for the audit trail
         yield tx
 
 

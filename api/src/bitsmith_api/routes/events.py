@@ -8,7 +8,7 @@ from bitsmith_core.ids import JobId
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
-from bitsmith_api.deps import Bounds, PathJobId, SharedServices, Transaction
+from bitsmith_api.deps import Bounds, PathJobId, SharedServices, Transaction, require
 from bitsmith_api.errors import InvalidRequest, documented
 from bitsmith_api.routes.stream import MEDIA_TYPE, follow
 from bitsmith_api.schemas import Event, EventList, event_seq
@@ -22,7 +22,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {
             MEDIA_TYPE: {
                 "schema": {"type": "string"},
-                "example": 'id: 1\nevent: message\ndata: {…}\n\nevent: done\ndata: {"status": "succeeded"}\n\n',
+                "example": "id: 1\nevent: message\ndata: {…}\n\nevent: progress\ndata: {…}\n\n"
+                'event: done\ndata: {"status": "succeeded"}\n\n',
             }
         },
     }
@@ -32,6 +33,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/{job_id}/events",
     summary="List or follow a job's events",
+    dependencies=[require("jobs:read")],
     response_model=EventList,
     responses={**_STREAM, **documented(401, 404, 422, 500, 503)},
 )
@@ -47,8 +49,9 @@ def list_events(
     ] = None,
 ) -> EventList | StreamingResponse:
     """With `Accept: text/event-stream` the answer is a stream, from the first event (or after `Last-Event-ID` or
-    `after`) to the job's end: `id` is the event's number, `event` its type, `data` the Event. The last one is
-    `event: done` with the final status. A connection that breaks loses nothing: send the last `id` you saw as
+    `after`) to the job's end: `id` is the event's number, `event` its type, `data` the Event. Between them come
+    `event: progress` without an `id`: how far the running stage is and what it measures, now and not kept. The last one
+    is `event: done` with the final status. A connection that breaks loses nothing: send the last `id` you saw as
     `Last-Event-ID`.
     """
     seq = _seq_after(job_id, bounds.after)

@@ -1,4 +1,7 @@
-"""Server-sent events from Postgres: each stream asks twice a second and holds nothing in between."""
+"""Server-sent events from Postgres: each stream asks twice a second and holds nothing in between.
+
+Events are history and have numbers; progress is what the job's row says now, and whoever missed one gets the next.
+"""
 
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +20,7 @@ from fastapi.responses import StreamingResponse
 
 from bitsmith_api.deps import Services
 from bitsmith_api.schemas import Event, stream_done, stream_event
+from bitsmith_api.schemas.events import LiveProgress, stream_progress
 
 MEDIA_TYPE = "text/event-stream"
 POLL_S = 0.5
@@ -29,6 +33,7 @@ BATCH = 200  # events for one read
 class _News:
     events: list[Event]
     status: JobStatus
+    progress: LiveProgress | None
 
     @property
     def is_last(self) -> bool:
@@ -53,11 +58,17 @@ async def _counted(services: Services, stream: AsyncIterator[str]) -> AsyncItera
 
 async def _events(services: Services, job_id: JobId, seq: int) -> AsyncIterator[str]:
     last_sent_at = time.monotonic()
+    shown: LiveProgress | None = None
     while not services.streams.is_closing:
         news = await _read(services, job_id, seq)
         if news is not None and news.events:
             yield "".join(stream_event(event) for event in news.events)
             seq, last_sent_at = news.events[-1].seq, time.monotonic()
+        if news is not None and news.progress not in (None, shown) and len(news.events) < BATCH:
+            shown = news.progress
+            assert shown is not None
+            yield stream_progress(shown)
+            last_sent_at = time.monotonic()
         if news is not None and news.is_last:
             yield stream_done(news.status)
             return
@@ -81,6 +92,8 @@ async def _read(services: Services, job_id: JobId, seq: int) -> _News | None:
 def _news(database: Database, job_id: JobId, seq: int) -> _News:
     with database.transaction() as tx:
         # Status first: what ends the job between the two reads is seen by the next poll, never missed by this one.
-        status = JobStatus(jobs.get(tx, job_id).status)
+        job = jobs.get(tx, job_id)
         rows = jobs.events_after(tx, job_id, seq=seq, limit=BATCH)
-        return _News(events=[Event.of(row) for row in rows], status=status)
+        return _News(
+            events=[Event.of(row) for row in rows], status=JobStatus(job.status), progress=LiveProgress.of(job)
+        )

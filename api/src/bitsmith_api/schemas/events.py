@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from bitsmith_core import jobs
 from bitsmith_core.ids import JobId
 from bitsmith_core.jobs import JobStatus
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from bitsmith_api.schemas.pages import Listed, Page
 from bitsmith_api.schemas.times import UnixSeconds, unix
@@ -40,6 +40,24 @@ class Event(Listed):
         )
 
 
+class LiveProgress(BaseModel):
+    """How far the running stage is, and what it measured last."""
+
+    attempt: int
+    stage: str
+    done: int
+    total: int
+    eta_s: float | None
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, row: jobs.Job) -> Self | None:
+        """None unless it runs and its engine has said something."""
+        if row.status != JobStatus.RUNNING or not row.progress:
+            return None
+        return cls(attempt=row.attempt_no, **{"eta_s": None, "metrics": {}} | row.progress)
+
+
 class EventList(Page[Event]):
     pass
 
@@ -64,6 +82,11 @@ def seq_number(text: str) -> int | None:
 def stream_event(event: Event) -> str:
     """One event as a server sends it; JSON has no raw line breaks, so one data line is enough."""
     return f"id: {event.seq}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
+
+
+def stream_progress(progress: LiveProgress) -> str:
+    """Without an id: it is not part of the history, and a client that comes back continues after the last event."""
+    return f"event: progress\ndata: {progress.model_dump_json()}\n\n"
 
 
 def stream_done(status: JobStatus) -> str:

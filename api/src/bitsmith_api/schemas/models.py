@@ -99,8 +99,22 @@ class Model(ModelSummary):
     versions: list[Version] = Field(description="newest first")
 
     @classmethod
-    def linked(cls, row: registry.Model, link: Link) -> Self:
-        return cls(**_model(row), versions=[Version.linked(row.name, version, link) for version in row.versions])
+    def linked(cls, row: registry.Model, link: Link, *, number: int | None = None) -> Self:
+        """
+        Args:
+            number: of the one version that is meant; it is there.
+        """
+        versions = [version for version in row.versions if number in (None, version.number)]
+        facts = _model(row)
+        if number is not None:
+            facts |= {"id": f"{row.name}@{number}", "latest": VersionSummary.of(row.name, versions[0])}
+        return cls(**facts, versions=[Version.linked(row.name, version, link) for version in versions])
+
+
+class ModelDeleted(BaseModel):
+    id: str = Field(examples=["name-qsft@1"])
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
 
 
 def _model(row: registry.Model) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, text
+from sqlalchemy import BigInteger, delete, func, select, text
 from sqlalchemy.orm import selectinload
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Model, Version
+from bitsmith_core.db.models import EvalResult, Model, Version
 from bitsmith_core.ids import JobId, ProjectId, new_model_id
 
 
@@ -21,7 +21,8 @@ def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
 
 def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None) -> list[Model]:
     """By name; the cursor is the last name seen."""
-    query = select(Model).options(selectinload(Model.versions).selectinload(Version.scores))
+    versions = selectinload(Model.versions)
+    query = select(Model).options(versions.selectinload(Version.scores), versions.defer(Version.manifest))
     query = query.where(Model.project_id == project).order_by(Model.name).limit(limit)
     if after is not None:
         query = query.where(Model.name > after)
@@ -32,13 +33,40 @@ def version_of_job(tx: Tx, job_id: JobId) -> Version | None:
     return tx.scalar(select(Version).where(Version.job_id == job_id).options(selectinload(Version.model)))
 
 
-def versions_of_jobs(tx: Tx, job_ids: Sequence[JobId]) -> list[Version]:
-    return list(tx.scalars(select(Version).where(Version.job_id.in_(job_ids)).options(selectinload(Version.model))))
+def outcomes(tx: Tx, job_ids: Sequence[JobId]) -> list[tuple[JobId, str, int, int | None]]:
+    """(job, name, number, tokens with a loss) of what these jobs published; the manifests stay where they are."""
+    tokens = Version.manifest["training"]["tokens"].astext.cast(BigInteger)
+    query = select(Version.job_id, Model.name, Version.number, tokens).join(Version.model)
+    return list(tx.execute(query.where(Version.job_id.in_(job_ids))))
+
+
+def newest_of_base(tx: Tx, base_model: str, *, project: ProjectId) -> Version | None:
+    """The newest quantized version of any model on this base."""
+    query = select(Version).join(Version.model)
+    query = query.where(Model.project_id == project, Model.base_model == base_model, Version.bpw_codes.is_not(None))
+    return tx.scalar(query.order_by(Version.id.desc()).limit(1))
+
+
+def remove(tx: Tx, versions: Sequence[Version]) -> None:
+    """With their scores."""
+    ids = [version.id for version in versions]
+    tx.execute(delete(EvalResult).where(EvalResult.version_id.in_(ids)))
+    tx.execute(delete(Version).where(Version.id.in_(ids)))
+
+
+def remove_model(tx: Tx, model: Model) -> None:
+    """A model that has no version any more."""
+    tx.execute(delete(Model).where(Model.id == model.id))
+
+
+def lock_name(tx: Tx, name: str, *, project: ProjectId) -> None:
+    """Until the transaction ends nobody else publishes under the name, or deletes it."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": f"{project}/{name}"})
 
 
 def get_or_make(tx: Tx, *, project: ProjectId, name: str, base_model: str) -> Model:
     """The model of that name, its row locked so that two publishers cannot take the same version number."""
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": f"{project}/{name}"})
+    lock_name(tx, name, project=project)
     model = tx.scalar(select(Model).where(Model.project_id == project, Model.name == name))
     if model is None:
         model = Model(id=new_model_id(), project_id=project, name=name, base_model=base_model)

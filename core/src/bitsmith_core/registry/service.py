@@ -1,13 +1,22 @@
 """The registry: published checkpoints with their scores and files, under names people choose."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bitsmith_core.bundle import Manifest
+from bitsmith_core import delivery
+from bitsmith_core.bundle import Manifest, QuantizationFacts
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import EvalResult, Model, Version
+from bitsmith_core.delivery import EventType
 from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.registry import repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    name: str  # name@version
+    tokens: int | None  # with a loss; None: nothing was trained
 
 
 def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: Manifest, prefix: str) -> Version:
@@ -37,6 +46,7 @@ def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: M
     )
     tx.add(version)
     tx.flush()
+    delivery.emit(tx, project=project, type=EventType.VERSION_PUBLISHED, target=f"{name}@{version.number}")
     return version
 
 
@@ -58,7 +68,36 @@ def get_version(tx: Tx, name: str, number: int, *, project: ProjectId) -> Versio
 
 def results_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     """name@version of what each job published; jobs without a result are left out."""
-    return {v.job_id: f"{v.model.name}@{v.number}" for v in repository.versions_of_jobs(tx, job_ids)}
+    return {job_id: outcome.name for job_id, outcome in outcomes_of(tx, job_ids).items()}
+
+
+def outcomes_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, Outcome]:
+    """What each job published; jobs without a result are left out."""
+    found = repository.outcomes(tx, job_ids)
+    return {job_id: Outcome(name=f"{name}@{number}", tokens=tokens) for job_id, name, number, tokens in found}
+
+
+def facts_of_base(tx: Tx, base_model: str, *, project: ProjectId) -> QuantizationFacts | None:
+    """What is known of a base model from the newest version that the project made of it."""
+    version = repository.newest_of_base(tx, base_model, project=project)
+    return None if version is None else Manifest.model_validate(version.manifest).quantization
+
+
+def delete(tx: Tx, name: str, number: int | None = None, *, project: ProjectId) -> None:
+    """Forget a version, or the model with all of them; the janitor takes the files.
+
+    The jobs stay, and say in their history what they published. A model that is published again begins at version 1.
+
+    Raises:
+        NotFound: there is no such model or version.
+    """
+    repository.lock_name(tx, name, project=project)
+    model = get(tx, name, project=project)
+    gone = model.versions if number is None else [get_version(tx, name, number, project=project)]
+    is_last = len(gone) == len(model.versions)
+    repository.remove(tx, gone)
+    if is_last:
+        repository.remove_model(tx, model)
 
 
 def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None = None) -> list[Model]:

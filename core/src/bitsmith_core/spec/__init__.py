@@ -1,7 +1,9 @@
 """The public contract: what a job is and what its data look like."""
 
 from bitsmith_core.spec.job import (
+    JobBasics,
     JobSpec,
+    Labels,
     LoraMethod,
     LoraSettings,
     Method,
@@ -11,6 +13,7 @@ from bitsmith_core.spec.job import (
     QuantizeMethod,
     QuantizeSettings,
 )
+from bitsmith_core.spec.openai import JobRequest, SupervisedHyperparameters, SupervisedMethod
 from bitsmith_core.spec.outputs import BenchmarkTask, Evaluation, Export, MultipleChoice, Resources, TaskName
 from bitsmith_core.spec.quantization import (
     ChannelMixQuantization,
@@ -34,7 +37,10 @@ __all__ = [
     "Evaluation",
     "Export",
     "InitialCodes",
+    "JobBasics",
+    "JobRequest",
     "JobSpec",
+    "Labels",
     "LayerMixQuantization",
     "LoraMethod",
     "LoraSettings",
@@ -49,6 +55,8 @@ __all__ = [
     "QuantizeSettings",
     "Record",
     "Resources",
+    "SupervisedHyperparameters",
+    "SupervisedMethod",
     "TaskName",
     "Training",
     "Turn",

@@ -35,7 +35,7 @@ class LoraSettings(Strict):
 
 
 class QsftMethod(Strict):
-    """Quantize, then fine-tune every code and scale inside the quantized space."""
+    """Quantize, then fine-tune scales, norms and, if the optimizer's mode says so, codes inside the quantized space."""
 
     type: Literal["qsft"] = "qsft"
     qsft: QsftSettings = QsftSettings()
@@ -65,30 +65,39 @@ class QloraMethod(Strict):
 Method = Annotated[QsftMethod | QuantizeMethod | LoraMethod | QloraMethod, Field(discriminator="type")]
 
 _TEXT = r"^[^\x00]*$"  # Postgres cannot store NUL
+Labels = Annotated[
+    dict[Annotated[str, Field(max_length=64, pattern=_TEXT)], Annotated[str, Field(max_length=512, pattern=_TEXT)]],
+    Field(max_length=16),
+]
+"""What people note about a job: their own keys and values."""
+
 _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
-class JobSpec(Strict):
-    """One fine-tuning job.
-
-    `validation_file` is never trained on; all scores come from it.
-    """
+class JobBasics(Strict):
+    """What every job has, whatever its method."""
 
     model: ModelRef
     training_file: FileRef
     validation_file: FileRef
     suffix: str | None = Field(default=None, pattern=_SUFFIX, description="ends the registered model's name")
     seed: int = Field(default=0, ge=0, lt=2**31)
-    metadata: dict[
-        Annotated[str, Field(max_length=64, pattern=_TEXT)], Annotated[str, Field(max_length=512, pattern=_TEXT)]
-    ] = Field(default_factory=dict, max_length=16)
-    method: Method = QsftMethod()
+    metadata: Labels = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> Self:
         if self.training_file == self.validation_file:
             raise ValueError("validation_file is the training_file; scores on trained examples say nothing")
         return self
+
+
+class JobSpec(JobBasics):
+    """One fine-tuning job.
+
+    `validation_file` is never trained on; all scores come from it.
+    """
+
+    method: Method = QsftMethod()
 
     @property
     def settings(self) -> QsftSettings | QuantizeSettings | LoraSettings:
