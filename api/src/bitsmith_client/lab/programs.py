@@ -18,11 +18,17 @@ from bitsmith_client.sdk import Bitsmith, SdkError
 LEASE_S = 15  # short: everything is on one machine, and a dead worker's job should go on soon
 HEARTBEAT_S = 3
 ENGINE_STOP_S = 10
+SERVING_STOP_S = 20.0  # answers under way may finish
 WORKER = "lab"  # the same after each restart, so that nobody waits for one that will not come back
 
 
 def api(config: LabConfig) -> ChildSpec:
-    own = {"BITSMITH_API_PORT": str(config.api_port), "BITSMITH_API_KEY": config.api_key}
+    own = {
+        "BITSMITH_API_PORT": str(config.api_port),
+        "BITSMITH_API_KEY": config.api_key,
+        "BITSMITH_SERVING_URL": config.serving_url,
+        "BITSMITH_SERVING_TOKEN": config.serving_token,
+    }
     return _program(
         "api", "bitsmith_api", environment(config) | own, is_ready=lambda: _is_ready(config), stop_within_s=25.0
     )
@@ -47,6 +53,21 @@ def worker(config: LabConfig, state: LabState) -> ChildSpec:
         environment(config) | own,
         is_ready=lambda: live_workers(config) > 0,
         stop_within_s=ENGINE_STOP_S + 15.0,
+    )
+
+
+def serving(config: LabConfig, state: LabState) -> ChildSpec:
+    own = {
+        "BITSMITH_SERVING_PORT": str(config.serving_port),
+        "BITSMITH_SERVING_TOKEN": config.serving_token,
+        "BITSMITH_SERVING_CACHE": str(state.serving),
+    }
+    return _program(
+        "serving",
+        "bitsmith_serving",
+        environment(config) | own,
+        is_ready=lambda: _is_up(config.serving_url, config.serving_token),
+        stop_within_s=SERVING_STOP_S,
     )
 
 
@@ -107,8 +128,12 @@ def workers_in(metrics: str) -> int:
 
 
 def _is_ready(config: LabConfig) -> bool:
-    with _client(config) as bitsmith:
-        return bitsmith.is_ready()
+    return _is_up(config.url, config.api_key)
+
+
+def _is_up(url: str, key: str) -> bool:
+    with Bitsmith(url, key) as program:
+        return program.is_ready()
 
 
 def _client(config: LabConfig) -> Bitsmith:

@@ -14,7 +14,7 @@ from bitsmith_client.lab import programs, servers
 from bitsmith_client.lab.child import Child, ChildSpec, end_leftover
 from bitsmith_client.lab.state import LabConfig, LabState
 
-STOP_ORDER = ("worker", "scheduler", "api", "seaweedfs", "valkey", "postgres")
+STOP_ORDER = ("worker", "scheduler", "api", "serving", "seaweedfs", "valkey", "postgres")
 LOOK_EVERY_S = 0.3
 HEALTHY_AFTER_S = 60.0  # a process that lived this long starts with a clean record
 RESTART_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -97,13 +97,14 @@ class Stack:
         )
         _all([pool.submit(programs.migrate, config), pool.submit(programs.ensure_bucket, config)])
 
-        self._say("starting API, scheduler and worker")
+        self._say("starting API, scheduler, worker and serving")
         _all(
             pool.submit(self._launch, spec)
             for spec in (
                 lambda: programs.api(config),
                 lambda: programs.scheduler(config),
                 lambda: programs.worker(config, self.state),
+                lambda: programs.serving(config, self.state),
             )
         )
 

@@ -40,9 +40,11 @@ class LabConfig(BaseModel):
     postgres_port: int = Field(default_factory=servers.free_port)
     valkey_port: int = Field(default_factory=servers.free_port)
     s3_port: int = Field(default_factory=servers.free_port)
+    serving_port: int = Field(default_factory=servers.free_port)
     api_key: str = Field(default_factory=lambda: f"bsk_{_secret()}", repr=False)
     postgres_password: str = Field(default_factory=_secret, repr=False)
     valkey_password: str = Field(default_factory=_secret, repr=False)
+    serving_token: str = Field(default_factory=_secret, repr=False)
     s3_access_key: str = "bitsmith"
     s3_secret_key: str = Field(default_factory=_secret, repr=False)
     postgres_folder: Path  # may lie elsewhere: servers.postgres_folder says why
@@ -50,6 +52,10 @@ class LabConfig(BaseModel):
     @property
     def url(self) -> str:
         return f"http://{servers.LOOPBACK}:{self.api_port}"
+
+    @property
+    def serving_url(self) -> str:
+        return f"http://{servers.LOOPBACK}:{self.serving_port}"
 
     @property
     def database_url(self) -> str:
@@ -73,6 +79,7 @@ class LabConfig(BaseModel):
             "postgres_port": self.postgres_port,
             "valkey_port": self.valkey_port,
             "s3_port": self.s3_port,
+            "serving_port": self.serving_port,
         }
         return self.model_copy(update={name: _free_or_other(port) for name, port in wanted.items()})
 
@@ -83,12 +90,13 @@ class LabState:
         self.logs = self.folder / "logs"
         self.models = self.folder / "models"  # what local: references name
         self.scratch = self.folder / "scratch"
+        self.serving = self.folder / "serving"  # downloaded models and the logs of their engines
         self._config = self.folder / "lab.json"
         self._lock = self.folder / "lock"
 
     def prepare(self) -> None:
         """Make the folders."""
-        for folder in (self.folder, self.logs, self.models, self.scratch):
+        for folder in (self.folder, self.logs, self.models, self.scratch, self.serving):
             folder.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> LabConfig | None:

@@ -9,10 +9,10 @@ line, answers ended by the end-of-sequence token:
 Prompt and answer are tokenized apart, so an answer's tokens never depend on where they are used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bitsmith_core.errors import InvalidFile
 from bitsmith_core.spec import Record, Turn, read_records
@@ -23,6 +23,16 @@ from bitsmith_engine.ports import Observer
 
 Tokenizer = Any
 """A transformers tokenizer; its call and template methods are not typed usefully."""
+
+
+class Spoken(Protocol):
+    """A turn of a conversation."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def content(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +128,8 @@ def _segments(turns: tuple[Turn, ...], tokenizer: Tokenizer) -> Iterable[tuple[s
     for index, turn in enumerate(turns):
         if turn.role != "assistant":
             continue
-        question = _render(turns[:index], tokenizer, open_answer=True)
-        whole = _render(turns[: index + 1], tokenizer, open_answer=False)
+        question = render(turns[:index], tokenizer, open_answer=True)
+        whole = render(turns[: index + 1], tokenizer, open_answer=False)
         if not question.startswith(done):
             # The template rewrites earlier turns (some drop old reasoning): only the last answer is as it will be used.
             segments, done = [], ""
@@ -135,7 +145,15 @@ def _segments(turns: tuple[Turn, ...], tokenizer: Tokenizer) -> Iterable[tuple[s
     return segments
 
 
-def _render(turns: tuple[Turn, ...], tokenizer: Tokenizer, *, open_answer: bool) -> str:
+def render(turns: Sequence[Spoken], tokenizer: Tokenizer, *, open_answer: bool) -> str:
+    """The conversation's text as the model knows it.
+
+    Args:
+        open_answer: end it where the assistant begins to speak.
+
+    Raises:
+        BadData: the chat template refuses it.
+    """
     if tokenizer.chat_template is None:
         return _render_plain(turns, tokenizer, open_answer=open_answer)
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -146,7 +164,7 @@ def _render(turns: tuple[Turn, ...], tokenizer: Tokenizer, *, open_answer: bool)
     return text
 
 
-def _render_plain(turns: tuple[Turn, ...], tokenizer: Tokenizer, *, open_answer: bool) -> str:
+def _render_plain(turns: Sequence[Spoken], tokenizer: Tokenizer, *, open_answer: bool) -> str:
     end = tokenizer.eos_token or ""
     lines = [f"{turn.role.capitalize()}: {turn.content}{end if turn.role == 'assistant' else ''}" for turn in turns]
     return (tokenizer.bos_token or "") + "\n".join(lines) + ("\nAssistant: " if open_answer else "")

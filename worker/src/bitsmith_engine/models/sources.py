@@ -33,8 +33,11 @@ class SafetensorsSource:
             # An index is data from outside: a shard is a file beside it, wherever the name points.
             self._files = {name: folder / Path(shard).name for name, shard in shard_of.items()}
         elif single.is_file():
-            with safe_open(single, framework="pt") as file:
-                self._files = dict.fromkeys(file.keys(), single)
+            try:
+                with safe_open(single, framework="pt") as file:
+                    self._files = dict.fromkeys(file.keys(), single)
+            except (OSError, SafetensorError) as error:
+                raise BadModel(f"{single.name} cannot be read: {error}; fetch the model again") from error
         else:
             raise BadModel(_no_safetensors(folder))
 
