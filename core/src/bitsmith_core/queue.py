@@ -14,6 +14,7 @@ from bitsmith_core.settings import QueueSettings
 
 RUN_JOB = "bitsmith.run_job"
 GPU_QUEUE = "gpu"
+TRACE_HEADER = "traceparent"
 
 # A waiting consumer sends nothing; without these it would notice a vanished broker only after the system's two hours.
 _KEEPALIVE = {
@@ -52,14 +53,17 @@ class Courier:
         # Fail at the first refusal (the default tries for six seconds): whoever sends can send again later.
         self._app.conf.broker_transport_options = {**self._app.conf.broker_transport_options, "max_retries": 0}
 
-    def send(self, job_id: JobId) -> None:
+    def send(self, job_id: JobId, *, traceparent: str | None = None) -> None:
         """Offer the job to the workers.
+
+        Args:
+            traceparent: of the trace that whoever takes the job goes on with.
 
         Raises:
             QueueUnavailable: the broker cannot be reached; the job stays queued and is offered again later.
         """
         try:
-            self._app.send_task(RUN_JOB, args=[job_id], retry=False)
+            self._app.send_task(RUN_JOB, args=[job_id], headers={TRACE_HEADER: traceparent}, retry=False)
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"the broker did not take job {job_id}: {error}") from error
 

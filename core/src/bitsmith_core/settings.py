@@ -1,5 +1,7 @@
 """Where the three servers are. Read once at start from BITSMITH_*, frozen, passed down."""
 
+from ipaddress import IPv4Network, IPv6Network
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,6 +17,18 @@ class QueueSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_QUEUE_", frozen=True)
 
     url: SecretStr = Field(description="broker URL, redis://:password@host:port/0")
+
+
+class WebhookSettings(BaseSettings):
+    """Shared by who takes the addresses of webhooks and who sends to them."""
+
+    model_config = SettingsConfigDict(env_prefix="BITSMITH_WEBHOOK_", frozen=True)
+
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description='JSON, ["10.0.0.0/8"]: networks that are not public and that webhooks may reach nevertheless, '
+        "by plain http, too",
+    )
 
 
 class StorageSettings(BaseSettings):

@@ -1,1 +1,5 @@
-"""What is told outside: webhooks, and the audit trail."""
+"""What is told outside: webhooks, usage, and the audit trail."""
+
+from bitsmith_core.delivery.webhooks import EventType, emit
+
+__all__ = ["EventType", "emit"]
