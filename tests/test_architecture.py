@@ -21,7 +21,14 @@ sys.meta_path.insert(0, Ban())
 
 
 @pytest.mark.parametrize(
-    "program", ["bitsmith_api.app", "bitsmith_client.cli", "bitsmith_scheduler.main", "bitsmith_worker.tasks"]
+    "program",
+    [
+        "bitsmith_api.app",
+        "bitsmith_client.cli",
+        "bitsmith_scheduler.main",
+        "bitsmith_serving.app",
+        "bitsmith_worker.tasks",
+    ],
 )
 def test_only_the_engine_needs_torch(program: str) -> None:
     result = subprocess.run(

@@ -64,8 +64,9 @@ def test_a_job_is_made_once_per_key_followed_and_cancelled(
 def test_a_dry_run_resolves_and_submits_nothing(bitsmith: Bitsmith, training_file: Path, validation_file: Path) -> None:
     spec = spec_of(bitsmith, training_file, validation_file)
     before = bitsmith.jobs.list(limit=1)
-    resolved = bitsmith.jobs.resolve(json.loads(spec.model_dump_json(exclude_defaults=True)))
-    assert JobSpec.model_validate(resolved) == spec
+    found = bitsmith.jobs.dry_run(json.loads(spec.model_dump_json(exclude_defaults=True)))
+    assert JobSpec.model_validate(found.spec) == spec
+    assert found.errors == []
     assert bitsmith.jobs.list(limit=1) == before
 
 

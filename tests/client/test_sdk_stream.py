@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from bitsmith_client.sdk import ApiError, Bitsmith, Disconnected
-from bitsmith_client.sdk import client as sdk_client
+from bitsmith_client.sdk import jobs as sdk_jobs
 from bitsmith_client.sdk.stream import Message, messages
 
 from .conftest import Request, Serve
@@ -15,7 +15,7 @@ Client = Callable[[str], Bitsmith]
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk_client, "RECONNECT_DELAYS_S", (0.0,))
+    monkeypatch.setattr(sdk_jobs, "RECONNECT_DELAYS_S", (0.0,))
 
 
 def sse(seq: int) -> str:
@@ -71,7 +71,7 @@ def test_a_server_that_stays_away_is_given_up_and_the_person_told_how_to_go_on(s
     server = serve(lambda request, before: request.stream(*([sse(1)] if not before else [])))
     with pytest.raises(Disconnected, match=r"after number 1: .*`bitsmith watch ftjob-1`"):
         list(client(server.url).jobs.stream("ftjob-1"))
-    assert len(server.requests) == 1 + sdk_client.RECONNECT_TRIES - 1
+    assert len(server.requests) == 1 + sdk_jobs.RECONNECT_TRIES - 1
 
 
 def test_a_job_that_is_not_there_is_not_waited_for(serve: Serve, client: Client) -> None:

@@ -4,14 +4,19 @@ BitsmithError
 |-- Permanent               same input, same failure; never retried
 |   |-- Invalid             the request asks for something impossible; names each place
 |   |   |-- InvalidSpec
-|   |   `-- InvalidFile
+|   |   |-- InvalidFile
+|   |   `-- InvalidUpload   parts that do not make the whole that was announced
 |   |-- NotFound
-|   |-- Unauthorized
+|   |-- Unauthorized        nobody knows who asks
+|   |-- Forbidden           it is known who asks, and they may not
+|   |-- PreconditionFailed  it changed since the client last saw it
 |   `-- Conflict            the state forbids it, e.g. cancelling a finished job
 |       |-- IllegalTransition
 |       |-- IdempotencyMismatch
+|       |-- StillAnswering  a request with the same Idempotency-Key is being answered
 |       `-- LeaseLost       another attempt owns the job now; write nothing more
 `-- Transient               retried with back-off
+    |-- QuotaExceeded       the project has as much as it may; something must go first
     |-- StoreUnavailable
     |-- QueueUnavailable
     `-- DatabaseUnavailable
@@ -64,12 +69,24 @@ class InvalidFile(Invalid):
     code = "invalid_file"
 
 
+class InvalidUpload(Invalid):
+    code = "invalid_upload"
+
+
 class NotFound(Permanent):
     code = "not_found"
 
 
 class Unauthorized(Permanent):
     code = "unauthorized"
+
+
+class Forbidden(Permanent):
+    code = "forbidden"
+
+
+class PreconditionFailed(Permanent):
+    code = "precondition_failed"
 
 
 class Conflict(Permanent):
@@ -88,12 +105,20 @@ class IdempotencyMismatch(Conflict):
     code = "idempotency_mismatch"
 
 
+class StillAnswering(Conflict):
+    code = "idempotency_in_progress"
+
+
 class LeaseLost(Conflict):
     code = "lease_lost"
 
     def __init__(self, job_id: str, epoch: int) -> None:
         super().__init__(f"attempt {epoch} no longer owns job {job_id}")
         self.job_id, self.epoch = job_id, epoch
+
+
+class QuotaExceeded(Transient):
+    code = "quota_exceeded"
 
 
 class StoreUnavailable(Transient):

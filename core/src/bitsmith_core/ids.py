@@ -76,9 +76,38 @@ def new_delivery_id() -> DeliveryId:
     return DeliveryId(_mint("whd"))
 
 
+def new_webhook_event_id() -> str:
+    return _mint("evt")
+
+
+def new_chat_id() -> str:
+    """Of one answer; nothing is stored under it."""
+    return _mint("chatcmpl")
+
+
 def is_file_id(text: str) -> bool:
     return re.fullmatch(f"file-{_BODY}", text) is not None
 
 
 def is_job_id(text: str) -> bool:
     return re.fullmatch(f"ftjob-{_BODY}", text) is not None
+
+
+def is_upload_id(text: str) -> bool:
+    return re.fullmatch(f"upload-{_BODY}", text) is not None
+
+
+def is_api_key_id(text: str) -> bool:
+    return re.fullmatch(f"key-{_BODY}", text) is not None
+
+
+def is_project_id(text: str) -> bool:
+    return text == DEFAULT_PROJECT or re.fullmatch(f"proj-{_BODY}", text) is not None
+
+
+def is_webhook_id(text: str) -> bool:
+    return re.fullmatch(f"wh-{_BODY}", text) is not None
+
+
+def is_delivery_id(text: str) -> bool:
+    return re.fullmatch(f"whd-{_BODY}", text) is not None

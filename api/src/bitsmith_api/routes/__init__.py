@@ -1,8 +1,41 @@
 """Every address of the API. A route parses, calls one service, and renders; a branch belongs below."""
 
-from bitsmith_api.routes import events, files, health, jobs, models
+from bitsmith_api.routes import (
+    api_keys,
+    attempts,
+    audit,
+    chat,
+    checkpoints,
+    events,
+    files,
+    health,
+    jobs,
+    logs,
+    metrics,
+    models,
+    projects,
+    uploads,
+    usage,
+    webhooks,
+)
 
 public = [health.router]
-behind_key = [files.router, jobs.router, events.router, models.router]
+behind_key = [
+    files.router,
+    uploads.router,
+    jobs.router,
+    events.router,
+    metrics.router,
+    logs.router,
+    checkpoints.router,
+    attempts.router,
+    models.router,
+    chat.router,
+    projects.router,
+    api_keys.router,
+    audit.router,
+    webhooks.router,
+    usage.router,
+]
 
 __all__ = ["behind_key", "public"]

@@ -17,8 +17,12 @@ from typer.core import TyperGroup
 
 from bitsmith_client import demo as demonstration
 from bitsmith_client import show
-from bitsmith_client.cli import specs
+from bitsmith_client.cli import access, specs
+from bitsmith_client.cli import files as data
+from bitsmith_client.cli import jobs as job_commands
+from bitsmith_client.cli.chat import chat
 from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.cli.connection import console as _console
 from bitsmith_client.lab.child import StartFailed
 from bitsmith_client.lab.stack import Stack
 from bitsmith_client.lab.state import DEFAULT_FOLDER, LabState
@@ -26,7 +30,6 @@ from bitsmith_client.sdk import Bitsmith, Job, SdkError, Version
 from bitsmith_client.watch import watch as watch_job
 
 INTERRUPTED = 130
-PIPE_COLUMNS = 240
 
 
 class _Commands(TyperGroup):
@@ -47,14 +50,14 @@ app = typer.Typer(
     help="Fine-tune language models in 2-4 bits on hardware you own.",
 )
 
+app.add_typer(data.files, name="files")
+app.add_typer(access.keys, name="keys")
+app.add_typer(access.projects, name="projects")
+app.command()(chat)
+job_commands.add_to(app)
+
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 JsonlFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="JSONL to upload first.")]
-
-
-def _console() -> Console:
-    """Made when needed: tests and pipes change where stdout goes. A pipe has no width to wrap at."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
@@ -111,7 +114,7 @@ def submit(
         list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change the spec; may be repeated.")
     ] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Watch it until it is over.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show the resolved spec and submit nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved spec and what it needs; submit nothing.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key never makes a second job.")] = None,
     url: Url = None,
     key: Key = None,
@@ -130,8 +133,10 @@ def submit(
         except (specs.BadSpec, UnicodeDecodeError) as error:
             _fail(f"{spec_file}: {error}", status=2)
         if dry_run:
-            typer.echo(json.dumps(bitsmith.jobs.resolve(spec), indent=2))
-            return
+            found = bitsmith.jobs.dry_run(spec)
+            typer.echo(json.dumps(found.spec, indent=2))
+            show.dry_run(found, Console(stderr=True, highlight=False))
+            raise typer.Exit(1 if found.errors else 0)
         job = bitsmith.jobs.create(spec, idempotency_key=idempotency_key)
         typer.echo(job.id)
         if follow:
@@ -235,24 +240,6 @@ def pull(
     if not paths:
         _fail(f"{version.id} holds no {only.value} files")
     _console().print(f"{version.id}: {len(paths)} files, verified, in {target}", markup=False, soft_wrap=True)
-
-
-@app.command()
-def files(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[JSONL]...", exists=True, dir_okay=False)] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
-    as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    state: State = DEFAULT_FOLDER,
-) -> None:
-    """Upload data files, or list those that are there."""
-    with connect(url, key, state) as bitsmith:
-        found = [bitsmith.files.upload(path) for path in paths] if paths else bitsmith.files.list(limit=limit)
-    if as_json:
-        _echo_json(found)
-    else:
-        _console().print(show.files_table(found) if found else "no files yet")
 
 
 def _download(bitsmith: Bitsmith, version: Version, folder: Path, only: Part) -> Sequence[Path]:

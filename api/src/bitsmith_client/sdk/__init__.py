@@ -1,22 +1,47 @@
 """The typed client of the REST API. Knows HTTP and the public shapes, nothing of servers, terminals or folders."""
 
-from bitsmith_client.sdk.answers import Event, File, Job, Model, ModelFile, Score, StageFacts, Version
+from bitsmith_client.sdk.answers import (
+    Attempt,
+    Checkpoint,
+    DryRun,
+    Event,
+    File,
+    Job,
+    Model,
+    ModelFile,
+    PartLink,
+    Score,
+    Series,
+    StageFacts,
+    Upload,
+    Version,
+)
 from bitsmith_client.sdk.client import Bitsmith
 from bitsmith_client.sdk.errors import ApiError, CorruptDownload, Disconnected, SdkError, Unreachable
+from bitsmith_client.sdk.identity import ApiKey, IssuedApiKey, Project
 
 __all__ = [
     "ApiError",
+    "ApiKey",
+    "Attempt",
     "Bitsmith",
+    "Checkpoint",
     "CorruptDownload",
     "Disconnected",
+    "DryRun",
     "Event",
     "File",
+    "IssuedApiKey",
     "Job",
     "Model",
     "ModelFile",
+    "PartLink",
+    "Project",
     "Score",
     "SdkError",
+    "Series",
     "StageFacts",
     "Unreachable",
+    "Upload",
     "Version",
 ]

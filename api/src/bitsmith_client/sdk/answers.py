@@ -27,9 +27,35 @@ class File(_Answer):
     examples: int
 
 
+class PartLink(_Answer):
+    """Where to PUT a part of an upload."""
+
+    id: str
+    bytes: int
+    url: str
+
+
+class Upload(_Answer):
+    """A file on its way in, in parts."""
+
+    id: str
+    bytes: int
+    created_at: Moment
+    expires_at: Moment
+    filename: str
+    purpose: str
+    status: str
+    file: File | None = None
+
+
 class Reason(_Answer):
     code: str
     message: str
+
+
+class Queue(_Answer):
+    position: int
+    ahead: list[str] = Field(default_factory=list)
 
 
 class JobProgress(_Answer):
@@ -50,6 +76,9 @@ class Job(_Answer):
     method: dict[str, Any] = Field(default_factory=dict)
     status: str
     desired_state: str = "run"
+    priority: int = 0
+    version: int = 1
+    queue: Queue | None = None
     stage: str | None = None
     progress: JobProgress = JobProgress()
     status_reason: Reason | None = None
@@ -63,6 +92,80 @@ class Job(_Answer):
     @property
     def is_over(self) -> bool:
         return self.status in {"succeeded", "failed", "cancelled"}
+
+
+class MemoryPart(_Answer):
+    name: str
+    bytes: int
+
+
+class StageEstimate(_Answer):
+    stage: str
+    bytes: int
+    parts: list[MemoryPart]
+
+
+class Estimate(_Answer):
+    confidence: str
+    device: str
+    peak_bytes: int
+    worker_memory_bytes: int | None = None
+    fits: bool | None = None
+    stages: list[StageEstimate]
+    steps: int
+    tokens: int
+    training_s: float
+
+
+class DryRunProblem(_Answer):
+    pointer: str
+    code: str
+    detail: str
+
+
+class DryRun(_Answer):
+    """What a request would become; nothing was written."""
+
+    spec: dict[str, Any]
+    estimate: Estimate | None = None
+    warnings: list[str] = Field(default_factory=list)
+    errors: list[DryRunProblem] = Field(default_factory=list)
+
+
+class Attempt(_Answer):
+    id: str
+    number: int
+    worker: str
+    stage: str | None = None
+    outcome: str | None = None
+    reason_code: str | None = None
+    reason_message: str | None = None
+    exit_code: int | None = None
+    start_step: int | None = None
+    end_step: int | None = None
+    peak_memory_bytes: int | None = None
+    gpu_seconds: float = 0.0
+    started_at: Moment
+    ended_at: Moment | None = None
+
+
+class Checkpoint(_Answer):
+    id: str
+    stage: str
+    step_number: int
+    attempt: int
+    bytes: int
+    measured: dict[str, float] = Field(default_factory=dict)
+    created_at: Moment
+
+
+class Series(_Answer):
+    attempt: int
+    stage: str
+    name: str
+    steps: list[int]
+    values: list[float]
+    total_points: int
 
 
 class Event(_Answer):

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from bitsmith_core.bundle import FileEntry, file_sha256, files_sha256
 
-from bitsmith_client.sdk.answers import ModelFile, Version
+from bitsmith_client.sdk.answers import File, ModelFile, Version
 from bitsmith_client.sdk.errors import ApiError, CorruptDownload, Disconnected
 from bitsmith_client.sdk.transport import Transport
 
@@ -34,6 +34,24 @@ def fetch(
             version = _fetch_file(transport, version, file.path, path, on_bytes=on_bytes, fresh=fresh)
         paths.append(path)
     return paths
+
+
+def fetch_data(transport: Transport, file: File, path: Path, *, link: Callable[[], str]) -> None:
+    """See Files.content. `link` answers a fresh one each time."""
+    part = path.with_name(path.name + ".part")
+    for left in reversed(range(TRIES)):
+        wanted = ModelFile(path=file.filename, bytes=file.bytes, sha256=file.sha256, download_url=link())
+        try:
+            _receive(transport, wanted, part, lambda received: None)
+            break
+        except Disconnected:
+            if not left:
+                raise
+            time.sleep(0.5)
+    if not _is_complete(part, wanted):
+        part.unlink()
+        raise CorruptDownload(f"{file.id} arrived damaged and nothing was kept of it: try again")
+    part.replace(path)
 
 
 def _fetch_file(
