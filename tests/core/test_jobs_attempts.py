@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_micro_batch_and_divergence_the_flip_budget(tx:
     fail(tx, claimed(tx, job_id), FailureClass.RESOURCE)
     assert jobs.get(tx, job_id).adjustments == {"micro_batch_size": 4}  # of a batch of 8
     fail(tx, claimed(tx, job_id), FailureClass.DIVERGENCE)
-    assert jobs.get(tx, job_id).adjustments == {"micro_batch_size": 4, "flip_budget_factor": 0.5}
+    assert jobs.get(tx, job_id).adjustments == {"micro_batch_size": 4, "step_factor": 0.5}
 
 
 def test_a_job_leaves_a_worker_without_room_to_others_if_there_are_any(tx: Tx, job_id: JobId) -> None:

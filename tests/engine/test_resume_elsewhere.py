@@ -72,11 +72,13 @@ def test_adjustments_throw_nothing_away(spec: JobSpec, toy_inputs: Path, tmp_pat
     saved = stopped_in_training(spec, toy_inputs, tmp_path / "here")
     moved(saved, tmp_path / "here", tmp_path / "there")
     lines: list[Line] = []
-    changes = Adjustments(micro_batch_size=1, flip_budget_factor=0.5)
+    changes = Adjustments(micro_batch_size=1, step_factor=0.5)
     manifest = pipeline.run(spec, toy_inputs, tmp_path / "there", lines.append, lambda: False, adjustments=changes)
     assert any(f"training continues after step {saved.step}" in message for message in notes(lines))
     assert spec.training is not None
     assert manifest is not None
+    rates = [line.metrics["lr"] for line in lines if isinstance(line, Progress) and line.stage == Stage.TRAINING]
+    assert max(rates) <= spec.training.optimizer.scale_learning_rate / 2
     assert manifest.training is not None
     if spec.training.optimizer.mode != "scales_only":
         assert manifest.training.flip_budget == spec.training.optimizer.flip_budget / 2

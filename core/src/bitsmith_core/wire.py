@@ -160,7 +160,7 @@ class Adjustments(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # some adjustments are for the platform, not the engine
 
     micro_batch_size: int | None = Field(default=None, ge=1)
-    flip_budget_factor: float = Field(default=1.0, gt=0, le=1)
+    step_factor: float = Field(default=1.0, gt=0, le=1)  # of all learning rates and of the flip budget
 
 
 ADJUSTMENTS_FILE = "adjustments.json"

@@ -17,7 +17,7 @@ RETRIES: dict[FailureClass, int | None] = {
     FailureClass.RESOURCE: 1,  # with half the micro-batch, or on another worker
     FailureClass.DATA: 0,
     FailureClass.CONFIG: 0,
-    FailureClass.DIVERGENCE: 1,  # from the last good checkpoint, with half the flip budget
+    FailureClass.DIVERGENCE: 1,  # from the last good checkpoint, at half the rates and flip budget
     FailureClass.UNKNOWN: 1,
 }
 """How many attempts of one class a job survives; None is unlimited."""
@@ -73,7 +73,7 @@ def adjusted(
     """What the next attempt does otherwise, given what the failed one did otherwise already."""
     changed = dict(adjustments)
     if failure.failure is FailureClass.DIVERGENCE:
-        changed["flip_budget_factor"] = adjustments.get("flip_budget_factor", 1.0) / 2
+        changed["step_factor"] = adjustments.get("step_factor", 1.0) / 2
     if failure.failure is FailureClass.RESOURCE and failure.code == DISK_FULL:
         changed[AVOIDED_WORKER] = worker
     elif failure.failure is FailureClass.RESOURCE:

@@ -170,6 +170,7 @@ def train_codes(job: Job, folder: Path, observer: Observer) -> None:
     )
     model = load_quantized(job.base, parameters, job.runtime, rest)
     floats = _trainable_floats(model) if training.optimizer.float_learning_rate else {}
+    optimizer.rate_scale = job.adjustments.step_factor
     facts = train(
         model,
         optimizer,
@@ -229,7 +230,7 @@ def _adjusted(job: Job) -> Training:
     """The training settings, as an earlier failure made them."""
     training, changes = job.spec.training, job.adjustments
     assert training is not None
-    budget = training.optimizer.flip_budget * changes.flip_budget_factor
+    budget = training.optimizer.flip_budget * changes.step_factor
     return training.model_copy(
         update={
             "micro_batch_size": changes.micro_batch_size or training.micro_batch_size,

@@ -129,6 +129,7 @@ class _Run:
     ) -> None:
         self._on_checkpoint = on_checkpoint
         self._model, self._optimizer, self._floats = model, optimizer, floats
+        self._rate_scale = optimizer.rate_scale
         self._float_learning_rate = float_learning_rate
         self._examples, self._plan, self._training = examples, plan, training
         self._runtime, self._observer, self._ranks = runtime, observer, ranks
@@ -247,7 +248,7 @@ class _Run:
 
     def _slow_down(self, rollbacks: int) -> None:
         self._history.rollbacks = rollbacks
-        self._optimizer.rate_scale = 0.5**rollbacks
+        self._optimizer.rate_scale = self._rate_scale * 0.5**rollbacks
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         """Unless something in the state is not finite already: the next loss will show it, and needs an older one."""
@@ -277,7 +278,8 @@ class _Run:
     def _identity(self, held_out: Sequence[Example]) -> str:
         """What must be equal for a checkpoint to be continued from.
 
-        Not what a later attempt may do otherwise because an earlier one failed: smaller micro-batches, fewer flips.
+        Not what a later attempt may do otherwise because an earlier one failed: smaller micro-batches, fewer flips, a
+        smaller scale of all rates.
         """
         settings = self._training.model_dump(
             mode="json", exclude={"micro_batch_size": True, "optimizer": {"flip_budget"}}
