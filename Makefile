@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-gpu bench-setup up demo demo-small migrate clean
+.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu bench-setup up demo demo-small migrate clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.done ## virtual environment from the pinned lock, torch first (a CPU wheel where there is no GPU)
 
@@ -37,6 +37,9 @@ test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, under 10
 
 test-slow: setup ## the slow tests: real models, long failures
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-failures: setup ## each row of the failure table (tests/lifecycle/rows.py) 20 times, slow ones too; counts at the end
+	BITSMITH_REPEAT=$(or $(REPEAT),20) $(BIN)/python -m pytest -m failure --timeout 1800
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --timeout 1800

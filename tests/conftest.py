@@ -25,6 +25,13 @@ from bitsmith_core.storage import S3Store
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from tests.lifecycle.rows import (  # noqa: F401  # hooks
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_terminal_summary,
+)
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -44,8 +51,14 @@ def server_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _running(spec: ChildSpec, folder: Path) -> Iterator[Child]:
-    child = Child(spec, folder)
+@pytest.fixture(scope="session")
+def server_processes() -> dict[str, Child]:
+    """Those that run, for tests that kill, freeze and start them again; they leave them running."""
+    return {}
+
+
+def _running(spec: ChildSpec, folder: Path, processes: dict[str, Child]) -> Iterator[Child]:
+    child = processes[spec.name] = Child(spec, folder)
     child.start()
     try:
         child.wait_ready()
@@ -55,10 +68,11 @@ def _running(spec: ChildSpec, folder: Path) -> Iterator[Child]:
 
 
 @pytest.fixture(scope="session")
-def database_settings(server_folder: Path) -> Iterator[DatabaseSettings]:
+def database_settings(server_folder: Path, server_processes: dict[str, Child]) -> Iterator[DatabaseSettings]:
     """A migrated Postgres."""
     port, password = servers.free_port(), secrets.token_urlsafe(12)
-    for _ in _running(servers.postgres(server_folder / "postgres", port=port, password=password), server_folder):
+    spec = servers.postgres(server_folder / "postgres", port=port, password=password)
+    for _ in _running(spec, server_folder, server_processes):
         url = f"postgresql+psycopg://{servers.USER}:{password}@{servers.LOOPBACK}:{port}/postgres"
         subprocess.run(
             [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations" / "alembic.ini"), "upgrade", "head"],
@@ -69,17 +83,18 @@ def database_settings(server_folder: Path) -> Iterator[DatabaseSettings]:
 
 
 @pytest.fixture(scope="session")
-def queue_settings(server_folder: Path) -> Iterator[QueueSettings]:
+def queue_settings(server_folder: Path, server_processes: dict[str, Child]) -> Iterator[QueueSettings]:
     port, password = servers.free_port(), secrets.token_urlsafe(12)
-    for _ in _running(servers.valkey(server_folder / "valkey", port=port, password=password), server_folder):
+    spec = servers.valkey(server_folder / "valkey", port=port, password=password)
+    for _ in _running(spec, server_folder, server_processes):
         yield QueueSettings(url=SecretStr(f"redis://:{password}@{servers.LOOPBACK}:{port}/0"))
 
 
 @pytest.fixture(scope="session")
-def storage_settings(server_folder: Path) -> Iterator[StorageSettings]:
+def storage_settings(server_folder: Path, server_processes: dict[str, Child]) -> Iterator[StorageSettings]:
     port, secret = servers.free_port(), secrets.token_urlsafe(12)
     spec = servers.seaweedfs(server_folder / "s3", port=port, access_key="test", secret_key=secret)
-    for _ in _running(spec, server_folder):
+    for _ in _running(spec, server_folder, server_processes):
         yield StorageSettings(
             endpoint=f"{servers.LOOPBACK}:{port}", access_key="test", secret_key=SecretStr(secret), secure=False
         )

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pytest
 from bitsmith_core import jobs
 from bitsmith_core.db import Database
 from bitsmith_core.ids import DEFAULT_PROJECT, JobId
@@ -13,7 +14,7 @@ from sqlalchemy import text
 
 from tests.conftest import add_file
 
-ROUNDS = 100
+ROUNDS = 200
 MINUTE = timedelta(minutes=1)
 
 
@@ -44,6 +45,7 @@ def race(settings: DatabaseSettings, job_ids: list[JobId]) -> list[list[jobs.Lea
     return [[lease for lease in pair if lease is not None] for pair in zip(first, second, strict=True)]
 
 
+@pytest.mark.failure("claims race")
 def test_of_two_claims_at_once_exactly_one_wins(database: Database, database_settings: DatabaseSettings) -> None:
     job_ids = submitted(database)
     assert [len(winners) for winners in race(database_settings, job_ids)] == [1] * ROUNDS
@@ -51,6 +53,7 @@ def test_of_two_claims_at_once_exactly_one_wins(database: Database, database_set
         assert all(len(jobs.attempts(tx, job_id)) == 1 for job_id in job_ids)
 
 
+@pytest.mark.failure("claims race")
 def test_of_two_takeovers_of_a_lapsed_job_exactly_one_wins(
     database: Database, database_settings: DatabaseSettings
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_truncated_gguf_file_is_refused(tmp_path: Path) -> None:
         open_base(tmp_path)
 
 
+@pytest.mark.failure("malformed input")
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     save_toy_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
