@@ -12,14 +12,14 @@ FAILED = Failed(failure=FailureClass.DATA, code="empty", message="Line 3 is empt
 
 
 def test_only_a_result_with_a_clean_exit_is_a_success() -> None:
-    assert judge(ExitStatus.SUCCEEDED, FINISHED, asked=None, evidence="") is FINISHED
-    assert isinstance(judge(ExitStatus.SUCCEEDED, None, asked=None, evidence=""), Failed)
-    assert isinstance(judge(-signal.SIGSEGV, FINISHED, asked=None, evidence=""), Failed)
+    assert judge(ExitStatus.SUCCEEDED, FINISHED, asked=None, evidence="", memory_ran_out=True) is FINISHED
+    assert isinstance(judge(ExitStatus.SUCCEEDED, None, asked=None, evidence="", memory_ran_out=True), Failed)
+    assert isinstance(judge(-signal.SIGSEGV, FINISHED, asked=None, evidence="", memory_ran_out=True), Failed)
 
 
 def test_the_engine_s_own_reason_is_believed() -> None:
-    assert judge(ExitStatus.FAILED, FAILED, asked=None, evidence="") is FAILED
-    assert judge(ExitStatus.FAILED, FAILED, asked=Ending.LEAVING, evidence="") is FAILED
+    assert judge(ExitStatus.FAILED, FAILED, asked=None, evidence="", memory_ran_out=True) is FAILED
+    assert judge(ExitStatus.FAILED, FAILED, asked=Ending.LEAVING, evidence="", memory_ran_out=True) is FAILED
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,25 @@ def test_the_engine_s_own_reason_is_believed() -> None:
     ],
 )
 def test_every_other_end_has_a_class_and_a_code(status: int, failure: FailureClass, code: str) -> None:
-    outcome = judge(status, None, asked=None, evidence="the end of the log")
+    outcome = judge(status, None, asked=None, evidence="the end of the log", memory_ran_out=True)
     assert isinstance(outcome, Failed)
     assert (outcome.failure, outcome.code) == (failure, code)
+
+
+def test_a_kill_that_was_not_for_memory_is_nobodys_fault() -> None:
+    outcome = judge(-signal.SIGKILL, None, asked=None, evidence="", memory_ran_out=False)
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure, outcome.code) == (FailureClass.INFRA, "engine_killed")
 
 
 @pytest.mark.parametrize("status", [ExitStatus.STOPPED, -signal.SIGKILL, ExitStatus.SUCCEEDED, -signal.SIGTERM])
 def test_an_engine_that_was_asked_to_stop_did_so_however_it_ended(status: int) -> None:
     for asked in Ending:
-        assert judge(status, FINISHED, asked=asked, evidence="") is asked
+        assert judge(status, FINISHED, asked=asked, evidence="", memory_ran_out=True) is asked
 
 
 def test_an_attempt_that_may_not_write_has_no_opinion() -> None:
-    assert judge(ExitStatus.FAILED, FAILED, asked=Ending.FENCED, evidence="") is Ending.FENCED
+    assert judge(ExitStatus.FAILED, FAILED, asked=Ending.FENCED, evidence="", memory_ran_out=True) is Ending.FENCED
 
 
 def test_what_is_no_wire_line_is_nothing() -> None:

@@ -31,6 +31,15 @@ def parse_gpus(listed: str) -> list[int]:
     return [int(line) * _MIB for line in listed.splitlines() if line.strip().isdecimal()]
 
 
+def oom_kills() -> int | None:
+    """How many processes the kernel has ended for lack of memory, in whatever group; None: it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return None
+    return int(counters["oom_kill"]) if "oom_kill" in counters else None
+
+
 def host_memory_bytes() -> int | None:
     """What this process may use at most: the control group's limit where there is one below the machine's memory."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:

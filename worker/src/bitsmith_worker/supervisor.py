@@ -21,6 +21,7 @@ from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
 
 from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.heartbeat import POLL_S, Ending
+from bitsmith_worker.machine import oom_kills
 
 log = get_logger()
 
@@ -60,6 +61,7 @@ def supervise(
     Raises:
         AttemptFailed: the engine could not be started.
     """
+    oom_kills_before = oom_kills()
     process = _start(command, folder, log_file)
     lines: queue.Queue[bytes | None] = queue.Queue(maxsize=10_000)
     assert process.stdout is not None
@@ -112,18 +114,25 @@ def supervise(
     if strays > _STRAYS_SHOWN:
         log.warning("engine.said_much_else", lines=strays)
     evidence = log_tail(log_file)
-    outcome = judge(process.returncode, last_word, asked=asked, evidence=evidence)
+    memory_ran_out = oom_kills_before is None or oom_kills() != oom_kills_before
+    outcome = judge(process.returncode, last_word, asked=asked, evidence=evidence, memory_ran_out=memory_ran_out)
     return Ended(outcome=outcome, status=process.returncode, log_end=evidence)
 
 
 def judge(
-    status: int, last_word: Finished | Failed | None, *, asked: Ending | None, evidence: str
+    status: int,
+    last_word: Finished | Failed | None,
+    *,
+    asked: Ending | None,
+    evidence: str,
+    memory_ran_out: bool,
 ) -> Finished | Failed | Ending:
     """What an engine's end means.
 
     Args:
         status: as Popen gives it, negative for a signal.
         asked: why we asked it to stop, if we did.
+        memory_ran_out: the kernel may have ended a process for its memory meanwhile.
     """
     if asked is not None and not asked.may_write:
         return asked
@@ -133,6 +142,9 @@ def judge(
         return asked
     if status == ExitStatus.SUCCEEDED and isinstance(last_word, Finished):
         return last_word
+    if status == -signal.SIGKILL and not memory_ran_out:
+        problem = "The engine was killed by somebody else than its worker, and not for its memory."
+        return Failed(failure=FailureClass.INFRA, code="engine_killed", message=_with_evidence(problem, evidence))
     if status == -signal.SIGKILL:
         problem = (
             "The engine was killed, most likely by the kernel for its memory. "

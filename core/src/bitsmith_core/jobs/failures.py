@@ -11,9 +11,11 @@ from typing import Any
 
 from bitsmith_core.wire import Failed, FailureClass, Stage
 
+INFRA_RETRIES = 5
+
 RETRIES: dict[FailureClass, int | None] = {
     FailureClass.YIELD: None,  # asked to stop; never the job's fault
-    FailureClass.INFRA: 5,
+    FailureClass.INFRA: INFRA_RETRIES,
     FailureClass.RESOURCE: 1,  # with half the micro-batch, or on another worker
     FailureClass.DATA: 0,
     FailureClass.CONFIG: 0,

@@ -16,7 +16,7 @@ from bitsmith_core.db.models import Attempt, Job
 from bitsmith_core.errors import LeaseLost
 from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.jobs import workers
-from bitsmith_core.jobs.failures import AVOIDED_WORKER
+from bitsmith_core.jobs.failures import AVOIDED_WORKER, INFRA_RETRIES
 from bitsmith_core.jobs.states import DesiredState, JobStatus
 from bitsmith_core.wire import FailureClass
 
@@ -51,7 +51,9 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
     are any. One UPDATE decides: the broker may deliver a message twice, and two workers must not both win.
     """
     token = uuid4()
-    lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
+    lost = select(func.count()).where(Attempt.job_id == Job.id, Attempt.outcome == FailureClass.INFRA).scalar_subquery()
+    # Without budget left, the reaper ends the job.
+    lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now(), lost < INFRA_RETRIES)
     waiting = and_(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
     claimed = tx.execute(
         update(Job)
@@ -123,7 +125,8 @@ def held(tx: Tx, lease: Lease) -> Job:
     Raises:
         LeaseLost: another attempt owns the job, or it is over.
     """
-    job = tx.scalar(select(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token).with_for_update())
+    query = select(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token).with_for_update()
+    job = tx.scalar(query.execution_options(populate_existing=True))  # not what this session saw before the lock
     if job is None:
         raise LeaseLost(lease.job_id, lease.attempt)
     return job

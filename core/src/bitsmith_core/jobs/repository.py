@@ -19,7 +19,8 @@ def get(tx: Tx, job_id: JobId) -> Job | None:
 
 def locked(tx: Tx, job_id: JobId) -> Job | None:
     """The job, held against every other writer until the transaction ends."""
-    return tx.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    query = select(Job).where(Job.id == job_id).with_for_update()
+    return tx.scalar(query.execution_options(populate_existing=True))  # not what this session saw before the lock
 
 
 def page(tx: Tx, *, project: ProjectId, limit: int, after: JobId | None, statuses: Sequence[JobStatus]) -> list[Job]:
