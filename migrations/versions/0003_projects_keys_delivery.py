@@ -135,6 +135,9 @@ def _jobs() -> None:
     op.add_column("jobs", sa.Column("traceparent", sa.Text(), nullable=True))
     op.create_index("ix_attempts_ended", "attempts", ["ended_at"])
     op.create_index("ix_jobs_project", "jobs", ["project_id", "id"])
+    op.create_index(
+        "ix_jobs_open", "jobs", ["project_id", "id"], postgresql_where=sa.text("status IN ('queued','running','paused')")
+    )
     op.drop_index("ix_jobs_waiting", table_name="jobs")
     op.create_index(
         "ix_jobs_waiting", "jobs", ["priority", "created_at"], postgresql_where=sa.text("status = 'queued'")
@@ -280,6 +283,7 @@ def downgrade() -> None:
         op.drop_column("attempts", column)
     op.drop_index("ix_jobs_waiting", table_name="jobs")
     op.create_index("ix_jobs_waiting", "jobs", ["created_at"], postgresql_where=sa.text("status = 'queued'"))
+    op.drop_index("ix_jobs_open", table_name="jobs")
     op.drop_index("ix_jobs_project", table_name="jobs")
     # The version before knows no pause: such a job waits again.
     op.execute("UPDATE jobs SET status = 'queued' WHERE status = 'paused'")

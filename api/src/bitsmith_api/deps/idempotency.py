@@ -28,7 +28,7 @@ from pydantic_core import from_json
 from bitsmith_api.deps.body import read_body
 from bitsmith_api.deps.caller import FromCaller
 from bitsmith_api.deps.services import SharedServices
-from bitsmith_api.errors import InvalidRequest
+from bitsmith_api.errors import InvalidRequest, documented
 
 REPLAYED = "Idempotent-Replayed"
 MAX_KEY_LENGTH = 255
@@ -100,6 +100,8 @@ class Once(APIRoute):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if "POST" in (options.get("methods") or ()):
             options["dependencies"] = [*(options.get("dependencies") or ()), Depends(_replay)]
+            own = options.get("responses") or {}
+            options["responses"] = {**own, **documented(409, 422), **own}  # a key still at work, or used before
         super().__init__(*arguments, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -53,7 +53,7 @@ class SupervisedHyperparameters(Strict):
         int | None, Field(ge=1, le=4096), BeforeValidator(_auto), _or_auto("integer", minimum=1, maximum=4096)
     ] = _AUTO
     learning_rate_multiplier: Annotated[
-        float | None, Field(gt=0, le=100), BeforeValidator(_auto), _or_auto("number", exclusiveMinimum=0, maximum=100)
+        float | None, Field(ge=1e-6, le=100), BeforeValidator(_auto), _or_auto("number", minimum=1e-6, maximum=100)
     ] = _AUTO
 
 

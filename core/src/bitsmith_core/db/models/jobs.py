@@ -21,6 +21,7 @@ class Job(Base):
         CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", name="lease_iff_running"),
         Index("ix_jobs_waiting", "priority", "created_at", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_project", "project_id", "id"),
+        Index("ix_jobs_open", "project_id", "id", postgresql_where=text("status IN ('queued','running','paused')")),
         Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 
