@@ -17,7 +17,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("bitsmith", "torch", "transformers", "peft", "bitsandbytes", "hqq", "auto-round", "gptqmodel")
+PACKAGES = (
+    "bitsmith",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "hqq",
+    "auto-round",
+    "gptqmodel",
+    "fastapi",
+    "sqlalchemy",
+)
 
 Row = dict[str, Any]
 
