@@ -19,6 +19,12 @@ def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
     )
 
 
+def numbered(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version | None:
+    """One version with its scores."""
+    query = select(Version).join(Version.model).options(selectinload(Version.scores))
+    return tx.scalar(query.where(Model.project_id == project, Model.name == name, Version.number == number))
+
+
 def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None) -> list[Model]:
     """By name; the cursor is the last name seen."""
     versions = selectinload(Model.versions)

@@ -59,11 +59,11 @@ def get(tx: Tx, name: str, *, project: ProjectId) -> Model:
 
 
 def get_version(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version:
-    model = get(tx, name, project=project)
-    for version in model.versions:
-        if version.number == number:
-            return version
-    raise NotFound(f"model {name!r} has no version {number}; its newest is {model.versions[0].number}")
+    version = repository.numbered(tx, name, number, project=project)
+    if version is None:
+        newest = get(tx, name, project=project).versions[0].number
+        raise NotFound(f"model {name!r} has no version {number}; its newest is {newest}")
+    return version
 
 
 def results_of(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, str]:
