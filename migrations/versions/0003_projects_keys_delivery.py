@@ -136,7 +136,10 @@ def _jobs() -> None:
     op.create_index("ix_attempts_ended", "attempts", ["ended_at"])
     op.create_index("ix_jobs_project", "jobs", ["project_id", "id"])
     op.create_index(
-        "ix_jobs_open", "jobs", ["project_id", "id"], postgresql_where=sa.text("status IN ('queued','running','paused')")
+        "ix_jobs_open",
+        "jobs",
+        ["project_id", "id"],
+        postgresql_where=sa.text("status IN ('queued','running','paused')"),
     )
     op.drop_index("ix_jobs_waiting", table_name="jobs")
     op.create_index(
