@@ -132,7 +132,7 @@ class Platform:
         with self.database.transaction() as tx:
             return registry.count_versions(tx)
 
-    def until_status(self, job_id: JobId, *statuses: JobStatus, within_s: float = 40.0) -> None:
+    def until_status(self, job_id: JobId, *statuses: JobStatus, within_s: float = 90.0) -> None:
         until(lambda: self.job(job_id).status in statuses, within_s=within_s, what=f"{job_id} becoming {statuses}")
 
     def until_training(self, job_id: JobId, *, attempt: int = 1) -> int:

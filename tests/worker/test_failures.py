@@ -52,7 +52,7 @@ def test_a_killed_engine_is_started_again_from_the_last_finished_stage(platform:
     go.touch()
     platform.until_status(job_id, JobStatus.SUCCEEDED)
 
-    assert platform.outcomes(job_id) == ["resource", "succeeded"]
+    assert platform.outcomes(job_id) == ["infra", "succeeded"]
     assert resumed_stages(platform, job_id) == {"measuring"}
     assert platform.versions() == 1
 
