@@ -61,7 +61,9 @@ def test_pages_follow_each_other_without_gap_or_double(client: TestClient, job_i
     assert seen == sorted(range(1, 7), reverse=order == "desc")
 
 
-@pytest.mark.parametrize("after", ["x", "3", f"{new_job_id()}:3", "{job}:x", "{job}:-1", "{job}:99999999999", "{job}:"])
+@pytest.mark.parametrize(
+    "after", ["x", "3", "ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk:3", "{job}:x", "{job}:-1", "{job}:99999999999", "{job}:"]
+)
 def test_a_cursor_of_something_else_is_refused(client: TestClient, job_id: JobId, after: str) -> None:
     answer = client.get(path(job_id), params={"after": after.replace("{job}", job_id)})
     assert_problem(answer, 422, "invalid_request", "query after")

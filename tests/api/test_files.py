@@ -12,7 +12,7 @@ import pytest
 from bitsmith_client.cli import app
 from bitsmith_core import files, jobs
 from bitsmith_core.db import Database
-from bitsmith_core.ids import DEFAULT_PROJECT, new_file_id
+from bitsmith_core.ids import DEFAULT_PROJECT
 from bitsmith_core.storage import S3Store
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
@@ -206,7 +206,7 @@ def test_without_the_store_there_is_no_row(database: Database) -> None:
         assert client.get("/v1/files").json()["data"] == []
 
 
-@pytest.mark.parametrize("unknown", [new_file_id(), "file-nonsense", "x", "%00", "..%2F"])
+@pytest.mark.parametrize("unknown", ["file-0kp1p4n3vtsu5qc1q0o8g0a4lk", "file-nonsense", "x", "%00", "..%2F"])
 def test_an_unknown_file_answers_404(client: TestClient, unknown: str) -> None:
     assert_problem(client.get(f"/v1/files/{unknown}"), 404, "not_found")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bitsmith_core import jobs
 from bitsmith_core.bundle import TrainingFacts
-from bitsmith_core.ids import JobId, new_file_id, new_job_id
+from bitsmith_core.ids import JobId, new_file_id
 from bitsmith_core.wire import Failed, FailureClass, Progress, Stage, StageStarted
 from fastapi.testclient import TestClient
 
@@ -110,7 +110,7 @@ def test_jobs_are_listed_by_status(platform: Platform) -> None:
     "action",
     ["", "/cancel", "/pause", "/resume", "/clone", "/events", "/metrics", "/logs", "/checkpoints", "/attempts"],
 )
-@pytest.mark.parametrize("unknown", [new_job_id(), "ftjob-x", "%00"])
+@pytest.mark.parametrize("unknown", ["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk", "ftjob-x", "%00"])
 def test_an_unknown_job_answers_404(client: TestClient, unknown: str, action: str) -> None:
     method = "POST" if action in ("/cancel", "/pause", "/resume", "/clone") else "GET"
     assert_problem(client.request(method, f"{PATH}/{unknown}{action}"), 404, "not_found")
