@@ -32,8 +32,8 @@ lint: setup ## formatting, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, under 10 minutes on two cores
-	$(BIN)/python -m pytest
+test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, under 10 minutes on two cores (three processes: they wait a lot)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),3) --dist loadfile
 
 test-slow: setup ## the slow tests: real models, long failures
 	$(BIN)/python -m pytest -m slow --timeout 1800
