@@ -128,13 +128,13 @@ def test_a_limit_of_the_project_goes_before_that_of_the_installation(tx: Tx, spe
 def test_a_draining_worker_is_offered_nothing_and_can_claim_nothing(tx: Tx, spec: JobSpec) -> None:
     job_id = submit(tx, spec)
     workers(tx, 1)
-    assert jobs.workers.drain(tx, "gpu-0")
+    assert jobs.workers.drain(tx, "gpu-0", wanted=True)
     workers(tx, 1)  # its next report changes nothing
     assert jobs.offer(tx) == []
     assert jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE) is None
-    assert jobs.workers.drain(tx, "gpu-0", is_draining=False)
+    assert jobs.workers.drain(tx, "gpu-0", wanted=False)
     assert jobs.offer(tx) == [job_id]
-    assert not jobs.workers.drain(tx, "nobody")
+    assert not jobs.workers.drain(tx, "nobody", wanted=True)
 
 
 def test_use_is_charged_while_it_lasts_and_halves_with_time(tx: Tx, spec: JobSpec) -> None:

@@ -180,7 +180,7 @@ def restart_worker(world: World, tx: Tx, a: int, b: int) -> Outcome:
 
 
 def drain(world: World, tx: Tx, a: int, b: int) -> Outcome:
-    jobs.workers.drain(tx, WORKERS[a % len(WORKERS)], is_draining=bool(b % 2))
+    jobs.workers.drain(tx, WORKERS[a % len(WORKERS)], wanted=bool(b % 2))
     return forget
 
 

@@ -112,7 +112,7 @@ def test_a_drained_worker_hands_its_job_to_another_and_takes_no_more(platform: P
     platform.worker("w1")
     job_id = training_at(platform, go, 57)
     with platform.database.transaction() as tx:
-        assert jobs.workers.drain(tx, "w1")
+        assert jobs.workers.drain(tx, "w1", wanted=True)
     platform.until_status(job_id, JobStatus.QUEUED)
     go.touch()
     platform.worker("w2")

@@ -32,9 +32,15 @@ def leave(tx: Tx, name: str) -> None:
     tx.execute(delete(Worker).where(Worker.name == name))
 
 
-def drain(tx: Tx, name: str, *, is_draining: bool = True) -> bool:
-    """Let a worker give back its job at a checkpoint and take no other; answers whether there is such a worker."""
-    changed = update(Worker).where(Worker.name == name).values(is_draining=is_draining).returning(Worker.name)
+def drain(tx: Tx, name: str, *, wanted: bool) -> bool:
+    """Wish that a worker gives back its job at a checkpoint and takes no other, or that it works again.
+
+    The worker's next heartbeat brings the wish; a process that starts anew under the name has none.
+
+    Returns:
+        Whether there is such a worker.
+    """
+    changed = update(Worker).where(Worker.name == name).values(is_draining=wanted).returning(Worker.name)
     return tx.scalar(changed) is not None
 
 
