@@ -28,6 +28,7 @@ def test_a_submitted_job_waits_with_every_default_resolved(platform: Platform) -
     assert job["method"]["qsft"]["quantization"] == {
         "scheme": "layer-mix",
         "bpw": 3.0,
+        "budget_bytes": None,
         "calibration_samples": 16,
         "clip_search": True,
         "widths": [2, 4],

@@ -2,7 +2,15 @@
 
 import pytest
 from bitsmith_core.ids import new_file_id
-from bitsmith_core.spec import JobSpec, QsftMethod, base_slug, hub_reference, local_path
+from bitsmith_core.spec import (
+    JobSpec,
+    LayerMixQuantization,
+    QsftMethod,
+    QuantizeMethod,
+    base_slug,
+    hub_reference,
+    local_path,
+)
 from pydantic import ValidationError
 
 TRAINING, VALIDATION = new_file_id(), new_file_id()
@@ -24,6 +32,16 @@ def test_a_spec_survives_json() -> None:
     spec = JobSpec.model_validate(request(suffix="x", metadata={"team": "a"}))
     again = JobSpec.model_validate_json(spec.model_dump_json())
     assert (again, again.sha256) == (spec, spec.sha256)
+
+
+def test_a_budget_in_bytes_takes_the_place_of_the_default_in_bits() -> None:
+    asked = {"scheme": "layer-mix", "budget_bytes": 50_000_000}
+    spec = JobSpec.model_validate(request(method={"type": "quantize", "quantize": {"quantization": asked}}))
+    assert isinstance(spec.method, QuantizeMethod)
+    quantization = spec.method.quantize.quantization
+    assert isinstance(quantization, LayerMixQuantization)
+    assert (quantization.bpw, quantization.budget_bytes) == (None, 50_000_000)
+    assert JobSpec.model_validate(spec.model_dump(mode="json")) == spec, "what is stored can be read again"
 
 
 def test_defaults_written_out_are_the_same_request() -> None:
@@ -51,6 +69,24 @@ def test_defaults_written_out_are_the_same_request() -> None:
         (
             {"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "bpw": 5, "widths": [2, 4]}}}},
             "layer-mix",
+        ),
+        (
+            {
+                "method": {
+                    "type": "qsft",
+                    "qsft": {"quantization": {"scheme": "layer-mix", "bpw": 3, "budget_bytes": 10**9}},
+                }
+            },
+            "budget_bytes",
+        ),
+        ({"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "bpw": None}}}}, "layer-mix"),
+        (
+            {"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "layer-mix", "budget_bytes": 0}}}},
+            "budget_bytes",
+        ),
+        (
+            {"method": {"type": "qsft", "qsft": {"quantization": {"scheme": "channel-mix", "budget_bytes": 10**9}}}},
+            "budget_bytes",
         ),
         (
             {"method": {"type": "qsft", "qsft": {"evaluation": {"benchmarks": [{"task": "x", "file": TRAINING}]}}}},

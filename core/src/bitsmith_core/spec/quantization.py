@@ -1,8 +1,8 @@
 """How weights are stored: which grid, how many bits, where, and how the first codes are found."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bitsmith_core.spec.strict import Strict
 
@@ -42,7 +42,6 @@ class UniformQuantization(_Grid):
 
 
 class _Mix(_Grid):
-    bpw: float = Field(default=3.0, ge=2.0, le=8.0, description="bits per weight, counting codes only")
     calibration_samples: int = Field(
         default=16, ge=1, le=512, description="training examples the sensitivity of each unit is measured on"
     )
@@ -52,16 +51,41 @@ class LayerMixQuantization(_Mix):
     """More bits where the model is sensitive, fewer elsewhere; q/k/v and gate/up always share a width.
 
     `bpw` counts codes only, as model names in the field do: with widths 2 and 4, 2.2 is 10 % INT4, 3.0 is 50 %.
+    `budget_bytes` is given instead of it where the result has to fit somewhere.
     """
 
     scheme: Literal["layer-mix"] = "layer-mix"
+    bpw: float | None = Field(
+        default=3.0, ge=2.0, le=8.0, description="bits per weight, counting codes only; null beside a budget_bytes"
+    )
+    budget_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**53 - 1,
+        description="instead of bpw: the most that codes, scales and zero points of the linear layers may take",
+    )
     widths: tuple[Width, ...] = Field(default=(2, 4), min_length=1, max_length=4, description="to choose from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bytes_replace_the_default_of_bpw(cls, value: Any) -> Any:
+        is_in_bytes = isinstance(value, dict) and value.get("budget_bytes") is not None
+        return {"bpw": None, **value} if is_in_bytes else value
+
+    @field_validator("budget_bytes")
+    @classmethod
+    def _is_the_only_budget(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("bpw") is not None:
+            raise ValueError(f"bpw {info.data['bpw']} is a budget, too; give one of them")
+        return value
 
     @model_validator(mode="after")
     def _budget_is_within_reach(self) -> Self:
         if len(set(self.widths)) != len(self.widths):
             raise ValueError(f"widths names a width twice: {list(self.widths)}")
-        if not min(self.widths) <= self.bpw <= max(self.widths):
+        if self.bpw is None and self.budget_bytes is None:
+            raise ValueError("there is no budget; give bpw or budget_bytes")
+        if self.bpw is not None and not min(self.widths) <= self.bpw <= max(self.widths):
             raise ValueError(f"bpw {self.bpw} is outside of what the widths {sorted(self.widths)} can reach")
         return self
 

@@ -48,7 +48,7 @@ from bitsmith_engine.pipeline.job import (
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.plan import PLANS, Plans, fallback_notes
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
-from bitsmith_engine.search.allocate import allocate, plans_of_bits
+from bitsmith_engine.search.allocate import allocate, allocate_bytes, plans_of_bits
 from bitsmith_engine.search.bitmap import bit_map
 from bitsmith_engine.search.channels import WIDTHS as CHANNEL_WIDTHS
 from bitsmith_engine.search.channels import channel_plan
@@ -109,10 +109,15 @@ def search(job: Job, folder: Path, observer: Observer) -> None:
         )
     else:
         assert isinstance(settings, LayerMixQuantization)
-        bits = allocate(found.units, bpw=settings.bpw, widths=settings.widths)
+        if settings.budget_bytes is not None:
+            bits = allocate_bytes(found, budget_bytes=settings.budget_bytes, widths=settings.widths)
+        else:
+            assert settings.bpw is not None, "a spec has one budget"
+            bits = allocate(found.units, bpw=settings.bpw, widths=settings.widths)
         plans = plans_of_bits(found.units, bits, group_size=settings.group_size, symmetric=settings.symmetric)
     (folder / _PLANS_FILE).write_bytes(PLANS.dump_json(plans))
-    title = f"{job.spec.model_name}: {settings.scheme} at {settings.bpw} bits per weight"
+    budget = f"{settings.bpw} bits per weight" if settings.bpw is not None else f"{settings.budget_bytes} bytes"
+    title = f"{job.spec.model_name}: {settings.scheme} at {budget}"
     (folder / _BIT_MAP_FILE).write_text(bit_map(found.units, plans, title=title))
 
 
