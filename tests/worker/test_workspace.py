@@ -1,8 +1,11 @@
 """What may leave an attempt's folder: the engine's own regular files, as its manifest describes them."""
 
 import errno
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import pytest
@@ -21,11 +24,14 @@ from bitsmith_core.ids import DEFAULT_PROJECT, new_job_id
 from bitsmith_core.jobs import Lease
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import S3Store
-from bitsmith_core.wire import FailureClass
+from bitsmith_core.wire import CheckpointSaved, FailureClass, Stage
 from bitsmith_worker.checkpoints import Kept
 from bitsmith_worker.failure import AttemptFailed
+from bitsmith_worker.keeping import Keeper
 from bitsmith_worker.settings import WorkerSettings
 from bitsmith_worker.workspace import Workspace, read_manifest
+
+T = TypeVar("T")
 
 
 def manifest_of(files: list[FileEntry]) -> Manifest:
@@ -110,6 +116,20 @@ def test_a_stage_goes_up_without_what_its_links_lead_to(
     found = {info.key: info.bytes for info in store.list(f"{lease.prefix}/")}
     assert found.pop(f"{prefix}/deep/state.bin") == 5
     assert list(found) == [f"{prefix}/checkpoint.json"]
+
+
+def test_a_checkpoint_that_cannot_be_held_does_not_end_the_attempt(
+    settings: WorkerSettings, lease: Lease, store: S3Store
+) -> None:
+    def never(action: Callable[[Tx], T]) -> T:
+        raise AssertionError("nothing was uploaded")
+
+    with Workspace(settings, store, lease) as workspace, ThreadPoolExecutor() as transfers:
+        keeper = Keeper(workspace, lease, transfers, commit=never, on_lease_lost=lambda: None)
+        too_long = f"stages/{'x' * 300}"  # no file system knows such a name
+        for path in (too_long, "stages/absent", "../elsewhere"):
+            keeper.hear(CheckpointSaved(stage=Stage.TRAINING, step=1, path=path))
+        assert keeper.uploads == []
 
 
 def test_scratch_is_empty_after_success_and_failure(settings: WorkerSettings, lease: Lease, store: S3Store) -> None:

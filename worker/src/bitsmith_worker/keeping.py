@@ -57,12 +57,15 @@ class Keeper:
                 self._replace(line.stage, None)
                 self._submit(partial(self._keep_stage, line.stage))
             case CheckpointSaved():
-                held = self._workspace.hold(line.path)
-                if held is not None:
-                    self._replace(line.stage, (line, held))
-                    self._submit(partial(self._keep_checkpoint, line.stage))
+                self._survive(partial(self._hold, line))
             case _:
                 pass
+
+    def _hold(self, line: CheckpointSaved) -> None:
+        held = self._workspace.hold(line.path)
+        if held is not None:
+            self._replace(line.stage, (line, held))
+            self._submit(partial(self._keep_checkpoint, line.stage))
 
     def _replace(self, stage: Stage, new: tuple[CheckpointSaved, Path] | None) -> None:
         with self._lock:
