@@ -70,6 +70,13 @@ def test_local_models_are_gguf_files_and_folders_with_a_config(tmp_path: Path) -
         assert resolve(f"local:{name}", tmp_path) == tmp_path / name
 
 
+def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    """Postgres would refuse the worker's whole report, and a worker that does not report counts as gone."""
+    (tmp_path / "tiny.gguf").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf")).touch()
+    assert available(tmp_path) == ["tiny.gguf"]
+
+
 def test_a_local_model_cannot_lead_out_of_the_models_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     models = tmp_path / "models"

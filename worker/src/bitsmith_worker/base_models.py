@@ -38,7 +38,7 @@ def available(models: Path | None) -> list[str]:
             found.append(here.as_posix())
         is_deep_enough = bool(is_model) or len(here.parts) >= MAX_DEPTH
         folders[:] = [] if is_deep_enough else [name for name in folders if not name.startswith(".")]
-    return sorted(found)
+    return sorted(path for path in found if _is_text(path))
 
 
 def resolve(model: str, models: Path | None) -> Path:
@@ -93,6 +93,15 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     if not (found / "config.json").exists() or not any(found.glob("*.safetensors")):
         raise _not_found(f"hf:{named} holds no config.json with *.safetensors; choose a repository that has both.")
     return found
+
+
+def _is_text(path: str) -> bool:
+    """Names on a disk are bytes; those that are not UTF-8 fit into no request and no table."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_found(message: str) -> AttemptFailed:

@@ -37,6 +37,7 @@ class Presence:
         is_new = is_heard = True
         while not self._leaving.is_set():
             try:
+                local_models = base_models.available(self._settings.models)
                 with self._database.transaction() as tx:
                     if is_new:
                         jobs.workers.arrive(tx, self._settings.name)
@@ -46,7 +47,7 @@ class Presence:
                         device=found.device,
                         devices=found.devices,
                         memory_bytes=found.memory_bytes,
-                        local_models=base_models.available(self._settings.models),
+                        local_models=local_models,
                     )
                 is_new = False
                 if not is_heard:
@@ -56,6 +57,8 @@ class Presence:
                 if is_heard:  # once per outage
                     log.warning("presence.unheard", reason=str(error))
                 is_heard = False
+            except Exception:  # a thread's outermost edge: a worker that works must not be taken for gone
+                log.exception("presence.not_reported")
             self._leaving.wait(self._settings.presence_s)
         try:
             with self._database.transaction() as tx:
