@@ -1,5 +1,8 @@
 """What the update rules promise, each against an independent implementation."""
 
+import math
+import time
+
 import pytest
 import torch
 from bitsmith_engine.optim import rules
@@ -87,3 +90,18 @@ def test_a_budget_is_released_completely_and_never_taken_back(warmup: float) -> 
     shares = [schedule.share_until(step) for step in range(10)]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_a_budget_is_released_in_step_with_the_learning_rate() -> None:
+    schedule = Schedule(steps=10, warmup_fraction=0.2)
+    factors = [schedule.factor(step) for step in range(10)]
+    expected = [math.fsum(factors[: step + 1]) / math.fsum(factors) for step in range(10)]
+    assert [schedule.share_until(step) for step in range(10)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_asking_for_the_share_of_every_step_of_a_long_run_is_fast() -> None:
+    schedule = Schedule(steps=20_000, warmup_fraction=0.03)
+    began = time.process_time()
+    for step in range(schedule.steps):
+        schedule.share_until(step)
+    assert time.process_time() - began < 5  # minutes where each asks for the whole run

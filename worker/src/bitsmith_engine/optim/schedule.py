@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,5 +24,11 @@ class Schedule:
         """Of a budget for the whole run, what may be spent by the end of this step: in step with the learning rate."""
         if step >= self.steps - 1:
             return 1.0
-        factors = [self.factor(at) for at in range(self.steps)]
-        return sum(factors[: step + 1]) / sum(factors)
+        sums = _sums(self)
+        return sums[step] / sums[-1]
+
+
+@cache
+def _sums(schedule: Schedule) -> list[float]:
+    """Of the factors up to and with each step; asked at every step of a run."""
+    return list(accumulate(schedule.factor(step) for step in range(schedule.steps)))
