@@ -183,6 +183,11 @@ def test_a_fit_that_makes_it_worse_is_undone(toy_model: Path, tmp_path: Path, mo
     assert fitted.moved() == []
     for name, parameter in fitted.parameters.items():
         assert torch.equal(parameter.scale_NG, fitted.start[name].scale_NG)
+    # What is trained next knows where in their cells the float weights lie, as if the layer had not been fitted.
+    untouched = Fitted(open_base(toy_model), tmp_path, epochs=0)
+    for undone, start in zip(fitted.student.weights, untouched.student.weights, strict=True):
+        assert torch.equal(undone.level_NK, start.level_NK)
+        assert torch.equal(undone.log_scale_NG, start.log_scale_NG)
 
 
 def test_codes_of_weights_that_were_scaled_first_are_not_pulled_to_the_base(toy_model: Path, tmp_path: Path) -> None:

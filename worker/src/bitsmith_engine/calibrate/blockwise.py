@@ -15,8 +15,8 @@ quantized too). Levels at 3e-2 a step give less relative error (0.046 for 0.052)
 of a layer is no measure of success. Errors reported here are of windows that were fitted.
 
 Codes, scales and float parameters (norms, biases: 16-bit in the checkpoint anyway) move together by Adam under one
-cosine. Memory: about 21 bytes a weight of one decoder layer (level, its gradient, two moments, the rounded weight,
-the code) and the activations of one step.
+cosine. Memory: about 23 bytes a weight of one decoder layer (level, its gradient, two moments, the rounded weight, the
+code, the float weight in 16 bit) and the activations of one step.
 
 Shape letters: B windows, T tokens per window, H hidden features.
 """

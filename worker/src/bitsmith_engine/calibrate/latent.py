@@ -39,12 +39,8 @@ class LatentWeight(nn.Module):
         """
         super().__init__()
         self.parameter = parameter
-        level_NK = parameter.codes_NK.float()
-        if w_NK is not None:
-            w_NK = parameter.take_columns(w_NK).to(parameter.device)
-            for rows in row_chunks(level_NK):
-                level_NK[rows] += parameter.residual_rows(w_NK[rows], rows).clamp_(-_EDGE, _EDGE)
-        self.level_NK = nn.Parameter(level_NK)
+        self._start_NK = None if w_NK is None else parameter.take_columns(w_NK).to(parameter.device)
+        self.level_NK = nn.Parameter(self._start_level())
         self.log_scale_NG = nn.Parameter(parameter.scale_NG.float().log())
 
     def forward(self) -> Tensor:
@@ -66,9 +62,16 @@ class LatentWeight(nn.Module):
 
     @torch.no_grad()
     def reset_(self) -> None:
-        """Back to the parameter's codes and scales."""
-        self.level_NK.copy_(self.parameter.codes_NK)
+        """Back to how it came; not after settle_."""
+        self.level_NK.copy_(self._start_level())
         self.log_scale_NG.copy_(self.parameter.scale_NG.float().log())
+
+    def _start_level(self) -> Tensor:
+        level_NK = self.parameter.codes_NK.float()
+        if self._start_NK is not None:
+            for rows in row_chunks(level_NK):
+                level_NK[rows] += self.parameter.residual_rows(self._start_NK[rows], rows).clamp_(-_EDGE, _EDGE)
+        return level_NK
 
     @torch.no_grad()
     def weight(self) -> Tensor:
