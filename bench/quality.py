@@ -44,6 +44,7 @@ def main() -> None:
     settings = _arguments()
     runtime = choose_runtime(settings.device)
     base = open_base(Path(settings.model))
+    settings.cache = ours.cache_of(settings.model, settings.cache)
     results = Results(settings.out, settings=_identity(settings), resume=settings.resume)
     if settings.what == "ptq":
         run_ptq(settings, base, runtime, results)

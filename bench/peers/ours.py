@@ -158,5 +158,11 @@ def stored_bytes(base: Base, parameters: Parameters, model: Any) -> int:
     return floats + sum(sum(packed_bytes(parameter)) for parameter in parameters.values())
 
 
+def cache_of(model: str, folder: Path) -> Path:
+    """Where results of this model are kept: another folder's model has another place."""
+    resolved = Path(model).resolve()
+    return folder / f"{resolved.name}-{digest(str(resolved))}"
+
+
 def digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from peers.ours import cache_of
 from results import Results, table
 from tables import paired_difference
 
@@ -25,6 +26,13 @@ def test_resuming_takes_over_rows_of_the_same_settings_only(tmp_path: Path) -> N
     assert Results(path, settings={"model": "m"}, resume=True).has(method="a")
     assert not Results(path, settings={"model": "other"}, resume=True).has(method="a")
     assert not Results(path, settings={"model": "m"}, resume=False).has(method="a")
+
+
+def test_starts_of_two_models_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = (cache_of(f"{owner}/model", tmp_path / "cache") for owner in ("one", "two"))
+    assert first != second
+    assert first == cache_of(str(tmp_path / "one" / "model"), tmp_path / "cache")
 
 
 def test_a_row_of_the_same_key_is_replaced(tmp_path: Path) -> None:
