@@ -168,6 +168,15 @@ def test_scales_only_leaves_codes_alone() -> None:
     assert all(torch.equal(p.codes_NK, old) for p, old in zip(parameters.values(), before, strict=True))
 
 
+def test_only_residuals_need_the_float_weights() -> None:
+    schedule = Schedule(steps=STEPS, warmup_fraction=0.25)
+    for mode, momentum in (("scales_only", "none"), ("rank", "float32")):
+        settings = Settings.model_validate({"mode": mode, "momentum": momentum})
+        DiodeMix(quantized(), settings, schedule, seed=0)
+    with pytest.raises(AssertionError, match="give float_weight"):
+        DiodeMix(quantized(), Settings(mode="residual"), schedule, seed=0)
+
+
 def test_a_code_at_the_end_of_its_range_stays() -> None:
     scheme = Scheme(bits=2, group_size=64)
     parameters = {"a": QuantParameter("a", scheme, quantize(weights()["a"], scheme, clip_search=True))}

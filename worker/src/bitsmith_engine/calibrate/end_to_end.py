@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from bitsmith_core.spec import DiodeMix as Settings
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -71,13 +70,7 @@ class EndToEnd:
         self._plan = plan
         self._folder = folder
         self._schedule = Schedule(steps=len(plan), warmup_fraction=_WARMUP_FRACTION)
-        self._optimizer = DiodeMix(
-            parameters,
-            _SCALES,
-            self._schedule,
-            seed=seed,
-            float_weight=lambda name: parameters[name].dequantize(torch.float32),  # codes stay: it is never read
-        )
+        self._optimizer = DiodeMix(parameters, _SCALES, self._schedule, seed=seed)
         norms_and_biases = {name: p for name, p in model.named_parameters() if p.ndim == 1}
         self._floats = Floats(norms_and_biases, through=REST_DTYPE)
 

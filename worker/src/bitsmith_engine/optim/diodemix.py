@@ -115,9 +115,10 @@ class DiodeMix:
         schedule: Plan,
         *,
         seed: int,
-        float_weight: ReadWeight,
+        float_weight: ReadWeight | None = None,
         ranks: Ranks | None = None,
     ) -> None:
+        """Args: float_weight: what accumulators start from; needed by the mode residual alone."""
         self._settings = settings
         self._schedule = schedule
         self._ranks = ranks or Single()
@@ -245,7 +246,7 @@ class DiodeMix:
                 device = state.parameter.device
                 state.recent = [(saved[f"{name}:recent.index"].to(device), saved[f"{name}:recent.up"].to(device))]
 
-    def _new_state(self, parameter: QuantParameter, float_weight: ReadWeight) -> _State:
+    def _new_state(self, parameter: QuantParameter, float_weight: ReadWeight | None) -> _State:
         N, K = parameter.shape
         device = parameter.device
         bounds = [N * rank // self._ranks.size for rank in (self._ranks.rank, self._ranks.rank + 1)]
@@ -265,7 +266,7 @@ class DiodeMix:
             rule=self._new_rule(parameter, own, float_weight),
         )
 
-    def _new_rule(self, parameter: QuantParameter, own: slice, float_weight: ReadWeight) -> CodeRule | None:
+    def _new_rule(self, parameter: QuantParameter, own: slice, float_weight: ReadWeight | None) -> CodeRule | None:
         settings = self._settings
         if settings.mode == "scales_only":
             return None
@@ -280,6 +281,7 @@ class DiodeMix:
             average = Average(momentum, settings.momentum_beta, settings.gate_sigma)
         if settings.mode == "residual":
             accumulator = LowBitMatrix(R, K, settings.accumulator, device, within=1.0)
+            assert float_weight is not None, "residuals are distances from the float weights; give float_weight"
             w_RK = float_weight(parameter.name)[own]
             for rows in row_chunks(w_RK):
                 whole = slice(own.start + rows.start, own.start + rows.stop)

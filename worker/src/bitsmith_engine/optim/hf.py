@@ -53,7 +53,7 @@ class HFDiodeMix(torch.optim.Optimizer):
         *,
         anchors: Iterable[nn.Parameter],
         seed: int,
-        float_weight: ReadWeight,
+        float_weight: ReadWeight | None = None,
     ) -> None:
         super().__init__(list(anchors), {"lr": settings.scale_learning_rate})
         self.schedule = schedule
