@@ -91,7 +91,9 @@ def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_sto
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types neither
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        manifest = pipeline.run(spec, arguments.inputs, arguments.out, emit, should_stop, adjustments=adjustments)
+        manifest = pipeline.run(
+            spec, arguments.inputs, arguments.out, emit, should_stop, adjustments=adjustments, environment=os.environ
+        )
     except torch.OutOfMemoryError as error:
         raise OutOfSpace(
             f"the GPU's memory is full ({error}); set training.micro_batch_size lower, turn "

@@ -1,6 +1,5 @@
 """One job: its stages in their order, each leaving a folder that the next reads, whether it was made now or earlier."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -31,10 +30,13 @@ def run(
     should_stop: Callable[[], bool],
     *,
     adjustments: Adjustments | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Manifest | None:
     """Do what the spec asks for, skipping the stages that OUT already holds.
 
-    Under torchrun, rank 0 does all stages and the others help it to train; OUT is a folder that all of them see.
+    Args:
+        environment: as torchrun makes it for one of several processes: rank 0 does all stages and the others help it
+            to train; OUT is a folder that all of them see. Without it the process is alone.
 
     Returns:
         The manifest of OUT/artifacts; None on the ranks that helped.
@@ -42,8 +44,9 @@ def run(
     Raises:
         EngineError: of the class that decides about a retry.
     """
-    runtime = choose_runtime(spec.settings.resources.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
-    with joined_ranks(os.environ, runtime.device) as ranks:
+    environment = environment or {}
+    runtime = choose_runtime(spec.settings.resources.device, local_rank=int(environment.get("LOCAL_RANK", "0")))
+    with joined_ranks(environment, runtime.device) as ranks:
         run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop, adjustments or Adjustments())
         if ranks.rank:
             run.help()
