@@ -13,6 +13,7 @@ from bitsmith_api.settings import ApiSettings
 from bitsmith_core import jobs, registry
 from bitsmith_core.db import Database
 from bitsmith_core.ids import DEFAULT_PROJECT, JobId
+from bitsmith_core.jobs.queries import JobFilter
 from bitsmith_core.storage import S3Store
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -28,7 +29,8 @@ def work(database: Database, store: S3Store, folder: Path) -> None:
     while job_id is None:
         time.sleep(0.1)
         with database.transaction() as tx:
-            job_id = next((job.id for job in jobs.page(tx, project=DEFAULT_PROJECT, limit=1)), None)
+            found = jobs.queries.page(tx, project=DEFAULT_PROJECT, limit=1, wanted=JobFilter()).jobs
+            job_id = next((job.id for job in found), None)
     with database.transaction() as tx:
         lease = jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE)
     assert lease is not None

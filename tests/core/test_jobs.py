@@ -8,6 +8,7 @@ from bitsmith_core.db import Tx
 from bitsmith_core.errors import IllegalTransition, InvalidSpec, LeaseLost
 from bitsmith_core.ids import DEFAULT_PROJECT, JobId, new_file_id
 from bitsmith_core.jobs import JobStatus
+from bitsmith_core.jobs.queries import JobFilter
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Failed, FailureClass, Progress, Stage, StageStarted
 from sqlalchemy import text
@@ -195,7 +196,7 @@ def test_unknown_files_are_named_before_anything_is_stored(tx: Tx, spec: JobSpec
     with pytest.raises(InvalidSpec) as caught:
         jobs.submit(tx, broken, project=DEFAULT_PROJECT)
     assert [problem.pointer for problem in caught.value.problems] == ["/validation_file"]
-    assert jobs.page(tx, project=DEFAULT_PROJECT, limit=1) == []
+    assert jobs.queries.page(tx, project=DEFAULT_PROJECT, limit=1, wanted=JobFilter()).jobs == []
 
 
 def test_a_local_model_that_no_live_worker_has_is_refused_with_what_there_is(tx: Tx, spec: JobSpec) -> None:

@@ -1,6 +1,6 @@
 """Every SQL statement about jobs that is not a lease, the outbox or a worker's report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import cast, delete, func, select, update
@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Checkpoint, File, Job, JobEvent
-from bitsmith_core.ids import FileId, JobId, ProjectId, new_checkpoint_id
+from bitsmith_core.ids import FileId, JobId, new_checkpoint_id
 from bitsmith_core.jobs.leases import device_seconds
 from bitsmith_core.jobs.states import JobStatus
 
@@ -21,16 +21,6 @@ def locked(tx: Tx, job_id: JobId) -> Job | None:
     """The job, held against every other writer until the transaction ends."""
     query = select(Job).where(Job.id == job_id).with_for_update()
     return tx.scalar(query.execution_options(populate_existing=True))  # not what this session saw before the lock
-
-
-def page(tx: Tx, *, project: ProjectId, limit: int, after: JobId | None, statuses: Sequence[JobStatus]) -> list[Job]:
-    """Newest first; ids sort by time, so the cursor is the last id seen."""
-    query = select(Job).where(Job.project_id == project).order_by(Job.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(Job.id < after)
-    if statuses:
-        query = query.where(Job.status.in_(statuses))
-    return list(tx.scalars(query))
 
 
 def count_by_status(tx: Tx) -> dict[str, int]:

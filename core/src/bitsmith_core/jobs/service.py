@@ -3,18 +3,25 @@
 Every function takes the transaction and never commits. What an attempt says of its job is in `attempting`.
 """
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from bitsmith_core import telemetry
 from bitsmith_core.db import Tx, database_now
-from bitsmith_core.db.models import Job, JobEvent
-from bitsmith_core.errors import Conflict, IllegalTransition, InvalidSpec, NotFound, PreconditionFailed, Problem
+from bitsmith_core.db.models import File, Job, JobEvent
+from bitsmith_core.errors import (
+    Conflict,
+    IllegalTransition,
+    InvalidFile,
+    InvalidSpec,
+    NotFound,
+    PreconditionFailed,
+    Problem,
+)
 from bitsmith_core.ids import FileId, JobId, ProjectId, new_job_id
 from bitsmith_core.jobs import history, outbox, repository, shares, workers
 from bitsmith_core.jobs.fairness import DEFAULT_POLICY, Policy, choose
 from bitsmith_core.jobs.states import TERMINAL, DesiredState, JobStatus, check_transition
-from bitsmith_core.spec import JobSpec, local_path
+from bitsmith_core.spec import JobSpec, held_out_count, local_path
 from bitsmith_core.telemetry import SpanKind
 
 OFFER_AGAIN_AFTER = timedelta(seconds=15)  # a message is claimed within a second or two, or it is lost
@@ -240,12 +247,6 @@ def status_counts(tx: Tx) -> dict[str, int]:
     return repository.count_by_status(tx)
 
 
-def page(
-    tx: Tx, *, project: ProjectId, limit: int, after: JobId | None = None, statuses: Sequence[JobStatus] = ()
-) -> list[Job]:
-    return repository.page(tx, project=project, limit=limit, after=after, statuses=statuses)
-
-
 def _locked(tx: Tx, job_id: JobId) -> Job:
     job = repository.locked(tx, job_id)
     if job is None:
@@ -255,10 +256,9 @@ def _locked(tx: Tx, job_id: JobId) -> Job:
 
 def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:
     """Files that do not exist, or that were uploaded for another purpose and so checked for another shape."""
-    named = {
-        "/training_file": (spec.training_file, "fine-tune"),
-        "/validation_file": (spec.validation_file, "fine-tune"),
-    }
+    named = {"/training_file": (spec.training_file, "fine-tune")}
+    if spec.validation_file is not None:
+        named["/validation_file"] = (spec.validation_file, "fine-tune")
     for index, benchmark in enumerate(spec.settings.evaluation.benchmarks):
         pointer = f"/method/{spec.method.type}/evaluation/benchmarks/{index}"
         named[f"{pointer}/file"] = (benchmark.file, "evals")
@@ -274,7 +274,17 @@ def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:
         elif file.purpose != purpose:
             detail = f"{file_id} was uploaded for the purpose {file.purpose!r}; upload it again for {purpose!r}"
             problems.append(Problem(pointer=pointer, code="wrong_purpose", detail=detail))
+        elif pointer == "/training_file" and spec.validation_file is None:
+            problems += _too_few_to_hold_out(file)
     return problems
+
+
+def _too_few_to_hold_out(training: File) -> list[Problem]:
+    try:
+        held_out_count(training.examples or 0)
+    except InvalidFile as error:
+        return [Problem(pointer="/training_file", code="too_few_examples", detail=str(error))]
+    return []
 
 
 def _unknown_model(tx: Tx, spec: JobSpec) -> list[Problem]:
