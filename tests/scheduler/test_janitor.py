@@ -93,3 +93,29 @@ def test_checkpoints_and_logs_go_some_time_after_their_job_is_over(
             tx.execute(text("UPDATE jobs SET finished_at = now() - :age"), {"age": timedelta(hours=hours)})
         forget(database, settings)
         assert left() == expected
+
+
+def test_one_look_forgets_the_logs_of_however_many_jobs_are_long_over(database: Database, lease: jobs.Lease) -> None:
+    with database.transaction() as tx:
+        tx.execute(
+            text(
+                """
+                INSERT INTO jobs (id, project_id, spec, spec_sha256, base_model, training_file, validation_file, status,
+                                  created_at, finished_at)
+                SELECT 'ftjob-' || n, project_id, spec, spec_sha256, base_model, training_file, validation_file,
+                       'succeeded', now() - interval '1 year', now() - interval '1 year'
+                FROM jobs, generate_series(1, 250) n
+                """
+            )
+        )
+        tx.execute(
+            text(
+                """
+                INSERT INTO log_chunks (job_id, attempt, number, object_key, bytes, lines, created_at)
+                SELECT 'ftjob-' || n, 1, 0, 'k' || n, 1, 1, now() - interval '1 year' FROM generate_series(1, 250) n
+                """
+            )
+        )
+    forget(database, SchedulerSettings())
+    with database.transaction() as tx:
+        assert tx.scalar(text("SELECT count(*) FROM log_chunks")) == 0

@@ -5,7 +5,7 @@ that two of them at once, or one that dies half-way, do no harm.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import groupby
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Self
 
 from bitsmith_core import files, identity, jobs, uploads
 from bitsmith_core.clock import utc_now
-from bitsmith_core.db import Database
+from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, NotFound, StoreUnavailable
 from bitsmith_core.ids import JobId
 from bitsmith_core.log import get_logger
@@ -77,16 +77,28 @@ class Janitor:
 
 def forget(database: Database, settings: SchedulerSettings) -> None:
     """Rows whose time is over; their objects are orphans from now on."""
-    with database.transaction() as tx:
-        forgotten = {
-            "checkpoints": jobs.retention.forget_checkpoints(
-                tx, finished_before=timedelta(seconds=settings.checkpoints_kept_s)
-            ),
-            "log_chunks": jobs.retention.forget_logs(tx, finished_before=timedelta(seconds=settings.logs_kept_s)),
-            "answers": identity.forget_answers(tx, older_than=timedelta(seconds=settings.answers_kept_s)),
-        }
+    checkpoints, logs, answers = (
+        timedelta(seconds=kept_s)
+        for kept_s in (settings.checkpoints_kept_s, settings.logs_kept_s, settings.answers_kept_s)
+    )
+    forgotten = {
+        "checkpoints": _all(database, lambda tx: jobs.retention.forget_checkpoints(tx, finished_before=checkpoints)),
+        "log_chunks": _all(database, lambda tx: jobs.retention.forget_logs(tx, finished_before=logs)),
+        "answers": _all(database, lambda tx: identity.forget_answers(tx, older_than=answers)),
+    }
     if any(forgotten.values()):
         log.info("rows.forgotten", **forgotten)
+
+
+def _all(database: Database, forget_some: Callable[[Tx], int]) -> int:
+    """In short transactions, until nothing is left to forget; answers how much was."""
+    total = 0
+    while True:
+        with database.transaction() as tx:
+            count = forget_some(tx)
+        if not count:
+            return total
+        total += count
 
 
 def sweep_jobs(database: Database, store: ObjectStore, *, older_than: datetime) -> int:
