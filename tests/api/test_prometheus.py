@@ -85,6 +85,17 @@ def test_the_flip_rate_is_the_last_one_of_each_job_in_training(platform: Platfor
     assert not [name for name in samples(platform.client) if name.startswith("bitsmith_training_flip_rate")]
 
 
+def test_the_flip_rate_is_that_of_the_step_repeated_last_when_training_went_back(platform: Platform) -> None:
+    job_id = platform.submit()
+    lease = platform.claim(job_id)
+    with platform.database.transaction() as tx:
+        for first, rates in ((1, [0.5, 0.5, 0.5, 0.25]), (2, [0.125])):
+            columns: dict[str, list[float | None]] = {"flip_rate": list(rates)}
+            steps = list(range(first, first + len(rates)))
+            jobs.record(tx, lease, Metrics(stage=Stage.TRAINING, steps=steps, columns=columns))
+    assert samples(platform.client)[f'bitsmith_training_flip_rate{{job="{job_id}"}}'] == 0.125
+
+
 def test_estimates_are_held_against_what_was_measured(platform: Platform) -> None:
     layers = [
         LayerBits(name=f"model.layers.0.{name}", bits=4, group_size=32, weights=weights)

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Double, cast, func, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
+from sqlalchemy import Double, cast, func, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from bitsmith_core import estimate
 from bitsmith_core.bundle import Manifest
@@ -77,14 +77,15 @@ def gpu_seconds(tx: Tx) -> dict[ProjectId, float]:
 
 def flip_rates(tx: Tx) -> dict[JobId, float]:
     """Of each job that trains: the part of its codes that the last step changed."""
-    last = MetricChunk.columns["flip_rate"][-1]
-    query = (
-        select(MetricChunk.job_id, last)
-        .join(Job, (Job.id == MetricChunk.job_id) & (Job.attempt_no == MetricChunk.attempt))
-        .where(Job.status == JobStatus.RUNNING, MetricChunk.stage == Stage.TRAINING)
-        .ext(distinct_on(MetricChunk.job_id))
-        .order_by(MetricChunk.job_id, MetricChunk.last_step.desc(), MetricChunk.created_at.desc())
+    # The newest chunk begins last: those that begin later go when training goes back (chunks.add_metrics).
+    newest = (
+        select(MetricChunk.columns["flip_rate"][-1].label("rate"))
+        .where(MetricChunk.job_id == Job.id, MetricChunk.attempt == Job.attempt_no, MetricChunk.stage == Stage.TRAINING)
+        .order_by(MetricChunk.first_step.desc())
+        .limit(1)
+        .lateral()
     )
+    query = select(Job.id, newest.c.rate).join(newest, true()).where(Job.status == JobStatus.RUNNING)
     return {job_id: float(rate) for job_id, rate in tx.execute(query) if rate is not None}
 
 
