@@ -67,10 +67,20 @@ def test_a_null_is_the_same_as_nothing() -> None:
     assert JobRequest.model_validate({**BASICS, **nulls}) == JobRequest.model_validate(BASICS)
 
 
+def test_auto_counts_the_examples_that_are_left_to_train_on() -> None:
+    body = {**BASICS, "validation_file": None, **supervised()}
+    request = JobRequest.model_validate(body)
+    assert request.validation_file is None
+    assert (
+        request.spec(examples=200).training
+        == JobRequest.model_validate({**BASICS, **supervised()}).spec(examples=190).training
+    )
+
+
 @pytest.mark.parametrize(
     ("request_", "place"),
     [
-        ({"validation_file": None}, ("validation_file",)),
+        ({"validation_file": "train.jsonl"}, ("validation_file",)),
         ({"priority": 101}, ("priority",)),
         ({"integrations": [{"type": "wandb"}]}, ("integrations",)),
         ({"hyperparameters": {"n_epochs": 1}, "method": {"type": "lora"}}, ()),

@@ -140,8 +140,9 @@ def estimate(spec: JobSpec, model: ModelFacts, data: DataFacts, worker: WorkerFa
     seconds = 0.0
     if training is not None:
         length = min(float(training.max_length), data.tokens_per_example)
-        steps = planned_steps(training, data.examples)
-        tokens = round(min(steps * training.batch_size, training.epochs * data.examples) * length)
+        examples = spec.trained_examples(data.examples)
+        steps = planned_steps(training, examples)
+        tokens = round(min(steps * training.batch_size, training.epochs * examples) * length)
         stages.append(_training(spec, training, model, length, compute))
         seconds = tokens / (worker.tokens_per_s or _tokens_per_s(spec, model, worker.device))
     stages.append(_evaluating(spec, model, compute))

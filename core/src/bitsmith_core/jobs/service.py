@@ -281,7 +281,7 @@ def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:
 
 def _too_few_to_hold_out(training: File) -> list[Problem]:
     try:
-        held_out_count(training.examples or 0)
+        held_out_count(training.examples)
     except InvalidFile as error:
         return [Problem(pointer="/training_file", code="too_few_examples", detail=str(error))]
     return []

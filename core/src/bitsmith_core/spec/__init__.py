@@ -1,5 +1,6 @@
 """The public contract: what a job is and what its data look like."""
 
+from bitsmith_core.spec.held_out import held_out_count, hold_out
 from bitsmith_core.spec.job import (
     JobBasics,
     JobSpec,
@@ -63,6 +64,8 @@ __all__ = [
     "UniformQuantization",
     "Width",
     "base_slug",
+    "held_out_count",
+    "hold_out",
     "hub_reference",
     "local_path",
     "parse_object",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from bitsmith_core.spec.held_out import FEWEST_IN_ALL, held_out_count
 from bitsmith_core.spec.outputs import Evaluation, Export, Resources
 from bitsmith_core.spec.quantization import LayerMixQuantization, Quantization
 from bitsmith_core.spec.references import FileRef, ModelRef, base_slug
@@ -79,7 +80,11 @@ class JobBasics(Strict):
 
     model: ModelRef
     training_file: FileRef
-    validation_file: FileRef
+    validation_file: FileRef | None = Field(
+        default=None,
+        description="never trained on; all scores come from it. Without one, one in 20 examples of the training file "
+        "(8 at least, 256 at most) are held out for that; the seed decides which",
+    )
     suffix: str | None = Field(default=None, pattern=_SUFFIX, description="ends the registered model's name")
     seed: int = Field(default=0, ge=0, lt=2**31)
     metadata: Labels = Field(default_factory=dict)
@@ -90,11 +95,16 @@ class JobBasics(Strict):
             raise ValueError("validation_file is the training_file; scores on trained examples say nothing")
         return self
 
+    def trained_examples(self, examples: int) -> int:
+        """How many of a training file's are trained on; all of one that is too small to hold some out."""
+        is_whole = self.validation_file is not None or examples < FEWEST_IN_ALL
+        return examples if is_whole else examples - held_out_count(examples)
+
 
 class JobSpec(JobBasics):
     """One fine-tuning job.
 
-    `validation_file` is never trained on; all scores come from it.
+    All scores come from `validation_file`, or from examples of the training file that are held out instead.
     """
 
     method: Method = QsftMethod()

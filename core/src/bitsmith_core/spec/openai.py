@@ -128,7 +128,8 @@ class JobRequest(JobBasics):
         if self.is_supervised:
             wanted = method.supervised.hyperparameters if isinstance(method, SupervisedMethod) else self.hyperparameters
             assert wanted is not None
-            method = QsftMethod(qsft=QsftSettings(training=supervised_training(wanted, examples=examples)))
+            training = supervised_training(wanted, examples=self.trained_examples(examples))
+            method = QsftMethod(qsft=QsftSettings(training=training))
         assert not isinstance(method, SupervisedMethod)
         basics = {name: getattr(self, name) for name in JobBasics.model_fields}
         return JobSpec(**basics, method=method)
