@@ -99,7 +99,7 @@ class Job(Listed):
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     model: str = Field(description="the base model", examples=["hf:org/name"])
     training_file: str
-    validation_file: str
+    validation_file: str | None = Field(description="null: examples of the training file are held out instead")
     suffix: str | None
     seed: int
     metadata: dict[str, str] = Field(description="may be changed")

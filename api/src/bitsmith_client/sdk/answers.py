@@ -69,7 +69,7 @@ class Job(_Answer):
     id: str
     model: str
     training_file: str
-    validation_file: str
+    validation_file: str | None = None
     suffix: str | None = None
     seed: int = 0
     metadata: dict[str, str] = Field(default_factory=dict)
