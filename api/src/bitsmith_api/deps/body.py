@@ -7,7 +7,7 @@ its own internals.
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from bitsmith_core.errors import InvalidSpec, Problem
+from bitsmith_core.errors import Invalid, InvalidSpec, Problem
 from bitsmith_core.spec import JobRequest
 from fastapi import Depends
 from fastapi.requests import Request
@@ -22,21 +22,16 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BODY_BYTES = 2**20  # a spec has a few kilobytes
 
 
-def job_request(value: object) -> JobRequest:
+def job_request(body: bytes) -> JobRequest:
     """
     Raises:
         InvalidSpec: naming every wrong place.
     """
-    try:
-        return JobRequest.model_validate(value)
-    except ValidationError as error:
-        problems = problems_of(JobRequest, error.errors(include_url=False, include_input=False))
-        first = problems[0]
-        raise InvalidSpec(f"{first.pointer or 'the request'}: {first.detail}", problems) from error
+    return _checked(JobRequest, body, refusal=InvalidSpec)
 
 
 async def _job_request(request: Request) -> JobRequest:
-    return job_request(_parsed(await _body(request)))
+    return job_request(await _json(request))
 
 
 CheckedRequest = Annotated[JobRequest, Depends(_job_request)]
@@ -61,15 +56,19 @@ def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """A dependency: the JSON body as this model; `body_schema` is OpenAPI's word for it."""
 
     async def checked(request: Request) -> Model:
-        value = _parsed(await _body(request))
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            problems = problems_of(model, error.errors(include_url=False, include_input=False))
-            first = problems[0]
-            raise InvalidRequest(f"{first.pointer or 'the request'}: {first.detail}", problems) from error
+        return _checked(model, await _json(request), refusal=InvalidRequest)
 
     return checked
+
+
+def _checked(model: type[Model], body: bytes, *, refusal: type[Invalid]) -> Model:
+    """As strict as JSON: true is no number and "5" none either. From the text, in which an enum is its value."""
+    try:
+        return model.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        problems = problems_of(model, error.errors(include_url=False, include_input=False))
+        first = problems[0]
+        raise refusal(f"{first.pointer or 'the request'}: {first.detail}", problems) from error
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -104,6 +103,16 @@ async def _body(request: Request) -> bytes:
     if media_type != "application/json":
         raise UnsupportedMediaType(f"send the body as application/json, not as {media_type or 'nothing in particular'}")
     return await read_body(request)
+
+
+async def _json(request: Request) -> bytes:
+    """
+    Raises:
+        MalformedRequest: it is not JSON.
+    """
+    body = await _body(request)
+    _parsed(body)
+    return body
 
 
 async def read_body(request: Request) -> bytes:

@@ -9,6 +9,7 @@ from bitsmith_core.db import Tx
 from bitsmith_core.ids import JobId, is_job_id
 from bitsmith_core.spec import JobRequest
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic_core import to_json
 
 from bitsmith_api.deps import (
     Audited,
@@ -189,7 +190,7 @@ def clone_job(
     """
     source = jobs.get(tx, job_id)
     body = merged({**source.spec, "metadata": source.labels, "priority": source.priority}, changes)
-    return _submitted(tx, job_request(body), caller, quota, response)
+    return _submitted(tx, job_request(to_json(body)), caller, quota, response)
 
 
 def merged(target: Any, patch: Any) -> Any:

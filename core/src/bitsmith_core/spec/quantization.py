@@ -66,6 +66,12 @@ class LayerMixQuantization(_Mix):
     )
     widths: tuple[Width, ...] = Field(default=(2, 4), min_length=1, max_length=4, description="to choose from")
 
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _list_is_a_tuple(cls, value: Any) -> Any:
+        """To strict readers it is not, and JSON knows no tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
     @model_validator(mode="before")
     @classmethod
     def _bytes_replace_the_default_of_bpw(cls, value: Any) -> Any:
