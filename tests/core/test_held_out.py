@@ -3,7 +3,7 @@
 import pytest
 from bitsmith_core.errors import InvalidFile
 from bitsmith_core.ids import new_file_id
-from bitsmith_core.spec import JobSpec, Record, hold_out, held_out_count, parse_record
+from bitsmith_core.spec import JobSpec, Record, held_out_count, hold_out, parse_record
 
 
 def records(count: int, *, copies: int = 1) -> list[Record]:

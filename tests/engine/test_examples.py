@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 from bitsmith_core.spec import Record, Turn
-from bitsmith_engine.data.examples import Example, check_vocabulary, encode, load_examples
+from bitsmith_engine.data.examples import Example, check_vocabulary, encode, load_and_hold_out, load_examples
 from bitsmith_engine.errors import BadData, BadModel
 from toy_model import toy_tokenizer
 
@@ -107,3 +107,22 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file.write_text('{"prompt": "a", "completion": "b"}\nnonsense\n')
     with pytest.raises(BadData, match=r"training\.jsonl: line 2"):
         load_examples(file, TOKENIZER, max_length=64, observer=Notes())
+
+
+def test_without_a_validation_file_some_examples_are_held_out_whatever_the_length(tmp_path: Path) -> None:
+    file = tmp_path / "training.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n}?", "completion": f"{n}"}) + "\n" for n in range(240)))
+    notes = Notes()
+    trained, held_out = load_and_hold_out(file, TOKENIZER, max_length=64, seed=0, observer=notes)
+    assert (len(trained), len(held_out)) == (228, 12)
+    assert not {example.answer for example in trained} & {example.answer for example in held_out}
+    assert "held out 12 of 240 examples of training.jsonl" in notes.messages[0]
+    _, cut = load_and_hold_out(file, TOKENIZER, max_length=30, seed=0, observer=notes)
+    assert [example.answer for example in cut] == [example.answer for example in held_out]
+
+
+def test_a_file_too_small_to_hold_some_out_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.jsonl"
+    file.write_text('{"prompt": "2?", "completion": "even"}\n')
+    with pytest.raises(BadData, match=r"training.jsonl: .*needs 16 in it; there is 1: add examples"):
+        load_and_hold_out(file, TOKENIZER, max_length=64, seed=0, observer=Notes())

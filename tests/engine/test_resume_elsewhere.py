@@ -68,6 +68,26 @@ def test_another_machine_makes_the_same_bundle_bit_for_bit(
     assert manifest.sha256 == undisturbed.sha256
 
 
+def test_what_was_held_out_of_the_training_file_stays_held_out(spec: JobSpec, toy_inputs: Path, tmp_path: Path) -> None:
+    alone = spec.model_copy(update={"validation_file": None})
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "model").symlink_to(toy_inputs / "model")
+    shutil.copyfile(toy_inputs / "training.jsonl", inputs / "training.jsonl")
+    saved = stopped_in_training(alone, inputs, tmp_path / "here")
+    moved(saved, tmp_path / "here", tmp_path / "there")
+    lines: list[Line] = []
+    continued = pipeline.run(alone, inputs, tmp_path / "there", lines.append, lambda: False)
+    undisturbed = pipeline.run(alone, inputs, tmp_path / "undisturbed", lambda line: None, lambda: False)
+    assert any("held out 8 of 48 examples" in message for message in notes(lines))
+    assert any(f"training continues after step {saved.step}" in message for message in notes(lines))
+    assert continued is not None
+    assert undisturbed is not None
+    assert continued.sha256 == undisturbed.sha256
+    assert continued.training is not None
+    assert continued.training.examples == 40
+
+
 def test_adjustments_throw_nothing_away(spec: JobSpec, toy_inputs: Path, tmp_path: Path) -> None:
     saved = stopped_in_training(spec, toy_inputs, tmp_path / "here")
     moved(saved, tmp_path / "here", tmp_path / "there")

@@ -188,6 +188,9 @@ def test_the_engine_finds_eval_packs_by_their_file_ids(
     here = settings.model_copy(update={"models": tmp_path / "models"})
     example, pack = stored("a", b"examples", "fine-tune"), stored("b", b"documents", "evals")
     with Workspace(here, store, lease) as workspace:
+        workspace.fetch(spec.model_copy(update={"model": "local:org"}), example, None, [], [])
+        assert [path.name for path in workspace.inputs.rglob("*.jsonl")] == ["training.jsonl"]
+    with Workspace(here, store, lease) as workspace:
         workspace.fetch(spec.model_copy(update={"model": "local:org"}), example, example, [pack], [])
         found = {path.relative_to(workspace.inputs).as_posix() for path in workspace.inputs.rglob("*.jsonl")}
         assert found == {"training.jsonl", "validation.jsonl", f"packs/{pack.id}.jsonl"}

@@ -3,8 +3,9 @@
     python -m bitsmith_engine SPEC INPUTS OUT
 
     SPEC     a JobSpec as JSON
-    INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl,
-             packs/<file id>.jsonl of the benchmarks; adjustments.json (Adjustments), if this attempt has any
+    INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl (if the spec has a
+             validation_file), packs/<file id>.jsonl of the benchmarks; adjustments.json (Adjustments), if this attempt
+             has any
     OUT      stages/<stage>/ appears (by rename) when a stage is finished: an engine started again skips it;
              artifacts/ appears last, complete, with manifest.json;
              folders that CheckpointSaved lines name: put back into an empty OUT, the engine goes on from there

@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("spec", metavar="SPEC", type=Path, help="a JobSpec as JSON")
     parser.add_argument(
-        "inputs", metavar="INPUTS", type=Path, help="folder with model/, training.jsonl, validation.jsonl and packs/"
+        "inputs",
+        metavar="INPUTS",
+        type=Path,
+        help="folder with model/, training.jsonl, and if the spec has them validation.jsonl and packs/",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for stages/ and artifacts/")
     return parser

@@ -67,7 +67,7 @@ class Order:
 
     spec: JobSpec
     training: File
-    validation: File
+    validation: File | None
     packs: list[File]
     checkpoints: list[Checkpoint]
     adjustments: Adjustments | None
@@ -171,7 +171,7 @@ def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
         return Order(
             spec=spec,
             training=files.get(tx, FileId(spec.training_file)),
-            validation=files.get(tx, FileId(spec.validation_file)),
+            validation=None if spec.validation_file is None else files.get(tx, FileId(spec.validation_file)),
             packs=[files.get(tx, file_id) for file_id in _pack_ids(spec)],
             checkpoints=jobs.checkpoints(tx, lease.job_id),
             adjustments=Adjustments.model_validate(job.adjustments) if job.adjustments else None,

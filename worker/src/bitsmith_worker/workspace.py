@@ -69,7 +69,7 @@ class Workspace:
         self,
         spec: JobSpec,
         training: File,
-        validation: File,
+        validation: File | None,
         packs: list[File],
         kept: list[Checkpoint],
         adjustments: Adjustments | None = None,
@@ -85,7 +85,8 @@ class Workspace:
         self.write_spec(spec.model_dump_json())
         with _disk_errors():
             self._fetch_file(training, self.inputs / "training.jsonl")
-            self._fetch_file(validation, self.inputs / "validation.jsonl")
+            if validation is not None:
+                self._fetch_file(validation, self.inputs / "validation.jsonl")
             (self.inputs / "packs").mkdir()
             for pack in packs:
                 self._fetch_file(pack, self.inputs / "packs" / f"{pack.id}.jsonl")

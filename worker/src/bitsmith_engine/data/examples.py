@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bitsmith_core.errors import InvalidFile
-from bitsmith_core.spec import Record, Turn, read_records
+from bitsmith_core.spec import Record, Turn, hold_out, read_records
 from jinja2.exceptions import TemplateError
 
 from bitsmith_engine.errors import BadData, BadModel
@@ -61,30 +61,62 @@ def load_examples(file: Path, tokenizer: Tokenizer, *, max_length: int, observer
     Raises:
         BadData: the file is unreadable, or nothing is left.
     """
+    return _encode_all(_read(file), file.name, tokenizer, max_length, observer)
+
+
+def load_and_hold_out(
+    file: Path, tokenizer: Tokenizer, *, max_length: int, seed: int, observer: Observer
+) -> tuple[list[Example], list[Example]]:
+    """(to train on, held out): a training file's examples where there is no validation file.
+
+    Raises:
+        BadData: the file is unreadable or too small, or nothing is left of either part.
+    """
+    records = _read(file)
+    try:
+        trained, held_out = hold_out(records, seed=seed)
+    except InvalidFile as error:
+        raise BadData(f"{file.name}: {error}") from error
+    observer.note(
+        "info",
+        f"held out {len(held_out)} of {len(records)} examples of {file.name}: there is no validation file, so all "
+        "scores come from these, and none of them is trained on",
+    )
+    return (
+        _encode_all(trained, file.name, tokenizer, max_length, observer),
+        _encode_all(held_out, f"{file.name}, held out", tokenizer, max_length, observer),
+    )
+
+
+def _read(file: Path) -> list[Record]:
     try:
         with file.open("rb") as lines:
-            records = list(read_records(lines))
+            return list(read_records(lines))
     except InvalidFile as error:
         raise BadData(f"{file.name}: {error}") from error
     except FileNotFoundError as error:
         raise BadData(f"{file.name} is missing from the inputs") from error
 
+
+def _encode_all(
+    records: Sequence[Record], name: str, tokenizer: Tokenizer, max_length: int, observer: Observer
+) -> list[Example]:
     encoded = [encode(record, tokenizer, max_length) for record in records]
     kept = [example for example in encoded if any(example.learned[1:])]
     num_cut = sum(example.is_cut for example in kept)
     if num_cut:
         observer.note(
             "warn",
-            f"{file.name}: {num_cut} of {len(encoded)} examples are longer than {max_length} tokens and were cut",
+            f"{name}: {num_cut} of {len(encoded)} examples are longer than {max_length} tokens and were cut",
         )
     if len(kept) < len(encoded):
         observer.note(
             "warn",
-            f"{file.name}: {len(encoded) - len(kept)} of {len(encoded)} examples were left out: "
+            f"{name}: {len(encoded) - len(kept)} of {len(encoded)} examples were left out: "
             f"nothing of their answer is within the first {max_length} tokens; raise max_length to keep them",
         )
     if not kept:
-        raise BadData(f"{file.name}: no example has any answer within {max_length} tokens; raise max_length")
+        raise BadData(f"{name}: no example has any answer within {max_length} tokens; raise max_length")
     return kept
 
 

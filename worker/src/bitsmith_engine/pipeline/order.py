@@ -10,15 +10,16 @@ from bitsmith_core.bundle import MANIFEST, Environment, Manifest, StageFacts, de
 from bitsmith_core.spec import JobSpec, LoraSettings
 from bitsmith_core.wire import Adjustments, CheckpointSaved, Stage, StageFinished, StageStarted
 
-from bitsmith_engine.data.examples import check_vocabulary, load_examples
+from bitsmith_engine.data.examples import Example, check_vocabulary, load_and_hold_out, load_examples
 from bitsmith_engine.errors import BadSpec
 from bitsmith_engine.evaluate.benchmarks import open_benchmarks
-from bitsmith_engine.models.opening import open_base
+from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.pipeline import adapters, quantized
 from bitsmith_engine.pipeline.job import Job, Method, Work
 from bitsmith_engine.pipeline.observer import Emit, WireObserver
 from bitsmith_engine.pipeline.ranks import follow, leading
 from bitsmith_engine.pipeline.store import StageStore, replace_folder, run_key
+from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
 
 
@@ -95,12 +96,7 @@ class _Run:
         opening = self._observer(Stage.FETCHING)
         opening.note("info", f"computing on {self._runtime}" + (f", {self._ranks.size} ranks" * (self._ranks.size > 1)))
         base = open_base(self._inputs / "model")
-        examples, held_out = (
-            load_examples(
-                self._inputs / f"{name}.jsonl", base.tokenizer, max_length=self._spec.max_length, observer=opening
-            )
-            for name in ("training", "validation")
-        )
+        examples, held_out = self._load_examples(base, opening)
         check_vocabulary([*examples, *held_out], base.config.vocab_size)
         return Job(
             spec=self._spec,
@@ -113,6 +109,17 @@ class _Run:
             store=self._store,
             adjustments=self._adjustments,
             on_checkpoint=self._announce_checkpoint,
+        )
+
+    def _load_examples(self, base: Base, observer: Observer) -> tuple[list[Example], list[Example]]:
+        """(to train on, for scores)"""
+        training, validation = (self._inputs / f"{name}.jsonl" for name in ("training", "validation"))
+        length, seed = self._spec.max_length, self._spec.seed
+        if self._spec.validation_file is None:
+            return load_and_hold_out(training, base.tokenizer, max_length=length, seed=seed, observer=observer)
+        return (
+            load_examples(training, base.tokenizer, max_length=length, observer=observer),
+            load_examples(validation, base.tokenizer, max_length=length, observer=observer),
         )
 
     def _stage(self, stage: Stage, job: Job, work: Work, call_for_help: Callable[[], None]) -> None:
