@@ -11,7 +11,7 @@ from bitsmith_core.bundle import Manifest, QuantizationFacts
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Finished, Line, Progress, Stage, StageFinished, StageStarted, decode
 from bitsmith_engine import pipeline
-from bitsmith_engine.errors import BadData, Stopped
+from bitsmith_engine.errors import BadData, BadSpec, Stopped
 from bitsmith_engine.export.bundle import load_bundle
 from bitsmith_engine.quant.parameter import by_layer, dequantize_layer
 from hypothesis import HealthCheck, given, settings
@@ -203,3 +203,19 @@ def test_a_gpu_runs_the_same_job(toy_inputs: Path, tmp_path: Path) -> None:
     manifest, _ = run(spec, toy_inputs, tmp_path)
     assert "bfloat16" in manifest.environment.device
     assert all(facts.peak_memory_bytes > 0 for facts in manifest.stages)
+
+
+def test_a_budget_in_bytes_is_kept_and_used(toy_inputs: Path, tmp_path: Path) -> None:
+    def quantized_bytes(name: str, **budget: object) -> tuple[int, set[int]]:
+        quantization = {"scheme": "layer-mix", "calibration_samples": 4, "initial": "rtn", "distillation": None}
+        manifest, _ = run(toy_spec("quantize", quantization=quantization | budget), toy_inputs, tmp_path / name)
+        facts = facts_of(manifest)
+        return facts.quantized_bytes, {layer.bits for layer in facts.layers}
+
+    smallest, largest = (quantized_bytes(f"{bpw}", bpw=bpw)[0] for bpw in (2.0, 4.0))
+    budget = (smallest + largest) // 2
+    found, widths = quantized_bytes("bytes", budget_bytes=budget)
+    assert smallest < found <= budget
+    assert widths == {2, 4}
+    with pytest.raises(BadSpec, match=rf"budget_bytes {smallest - 1} is too little; this base needs {smallest}"):
+        quantized_bytes("too-small", budget_bytes=smallest - 1)
