@@ -137,9 +137,9 @@ def publish(platform: Platform, store: S3Store, database: Database, tmp_path: Pa
         manifest = A_MANIFEST.model_copy(update={"files": files})
         platform.publish(name, manifest)
         with database.transaction() as tx:
-            prefix = registry.get(tx, name, project=DEFAULT_PROJECT).versions[0].prefix
-        for file in files:
-            store.put_file(f"{prefix}/{file.path}", folder / file.path)
+            stored = registry.get(tx, name, project=DEFAULT_PROJECT).versions[0].files
+        for file in stored:
+            store.put_file(file.object_key, folder / file.path)
         return manifest
 
     return make

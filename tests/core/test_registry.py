@@ -38,7 +38,7 @@ def test_a_job_publishes_once_however_often_it_is_repeated(tx: Tx, spec: JobSpec
     again = registry.publish(
         tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest("b"), prefix="q"
     )
-    assert (again.id, again.prefix) == (first.id, "p")
+    assert (again.id, [file.object_key for file in again.files]) == (first.id, ["p/model.safetensors"])
     assert registry.count_versions(tx) == 1
     assert registry.results_of(tx, [job.id]) == {job.id: "tiny-test@1"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitsmith_core.bundle import FileEntry, describe_files, files_sha256
+from bitsmith_core.bundle import StoredFile, describe_files, files_sha256
 from bitsmith_core.chat import Message, Order, Prompt
 from bitsmith_core.storage import S3Store
 
@@ -15,10 +15,18 @@ Publish = Callable[..., Order]
 
 
 def upload(store: S3Store, folder: Path, prefix: str, *, model: str = "m@1") -> Order:
-    files = describe_files(folder)
+    files = tuple(
+        StoredFile(**file.model_dump(), object_key=f"{prefix}/{file.path}") for file in describe_files(folder)
+    )
     for file in files:
-        store.put_file(f"{prefix}/{file.path}", folder / file.path)
-    return Order(model=model, manifest_sha256=files_sha256(files), prefix=prefix, files=tuple(files), prompt=PROMPT)
+        store.put_file(file.object_key, folder / file.path)
+    return Order(model=model, manifest_sha256=files_sha256(list(files)), files=files, prompt=PROMPT)
+
+
+def key_of(order: Order, path: str) -> str:
+    """Where the file is in the store."""
+    (found,) = (file.object_key for file in order.files if file.path == path)
+    return found
 
 
 @pytest.fixture
@@ -36,5 +44,5 @@ def publish(store: S3Store, tmp_path: Path) -> Publish:
     return make
 
 
-def entry(path: str) -> FileEntry:
-    return FileEntry(path=path, bytes=1, sha256="0" * 64)
+def entry(path: str) -> StoredFile:
+    return StoredFile(path=path, bytes=1, sha256="0" * 64, object_key=f"keys/{path}")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from bitsmith_core.bundle import FileEntry
+from bitsmith_core.bundle import StoredFile
 from bitsmith_core.chat import Order
 from bitsmith_core.settings import StorageSettings
 from bitsmith_core.storage import S3Store
@@ -12,7 +12,7 @@ from bitsmith_serving.cache import ModelCache, files_for_chat, weights_bytes
 from bitsmith_serving.errors import FilesUnavailable, NotChattable
 from pydantic import SecretStr
 
-from tests.serving.conftest import Publish, entry
+from tests.serving.conftest import Publish, entry, key_of
 
 NOWHERE = StorageSettings(endpoint="127.0.0.1:1", access_key="a", secret_key=SecretStr("b"), secure=False)
 
@@ -22,7 +22,7 @@ def cache(folder: Path, store: S3Store, *, limit_bytes: int = 10**9) -> ModelCac
 
 
 def fetched(found: ModelCache, order: Order) -> Path:
-    return found.fetch(order.manifest_sha256, order.prefix, order.files)
+    return found.fetch(order.manifest_sha256, order.files)
 
 
 def paths(*names: str) -> list[str]:
@@ -67,7 +67,7 @@ def test_bytes_that_are_not_the_registrys_are_refused_and_not_kept(
 ) -> None:
     order = publish("m")
     (tmp_path / "other").write_bytes(b"x" * 50)
-    store.put_file(f"{order.prefix}/model.safetensors", tmp_path / "other")
+    store.put_file(key_of(order, "model.safetensors"), tmp_path / "other")
     found = cache(tmp_path / "cache", store)
     for _ in range(2):
         with pytest.raises(FilesUnavailable, match="another digest"):
@@ -80,7 +80,7 @@ def test_files_that_are_gone_and_a_store_that_is_away_are_told_apart(
     order = publish("m")
     with pytest.raises(FilesUnavailable, match="does not answer"):
         fetched(cache(tmp_path / "a", S3Store(NOWHERE)), order)
-    store.delete(f"{order.prefix}/script.json")
+    store.delete(key_of(order, "script.json"))
     with pytest.raises(NotChattable, match="gone"):
         fetched(cache(tmp_path / "b", store), order)
 
@@ -112,6 +112,6 @@ def test_a_file_of_no_bytes_is_fine(store: S3Store, tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     store.put_file("test/empty/added_tokens.json", tmp_path / "empty")
     digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    files = [FileEntry(path="added_tokens.json", bytes=0, sha256=digest)]
-    folder = cache(tmp_path / "cache", store).fetch("0" * 64, "test/empty", files)
+    files = [StoredFile(path="added_tokens.json", bytes=0, sha256=digest, object_key="test/empty/added_tokens.json")]
+    folder = cache(tmp_path / "cache", store).fetch("0" * 64, files)
     assert (folder / "added_tokens.json").read_bytes() == b""

@@ -29,15 +29,22 @@ def test_a_job_becomes_a_version_whose_files_are_in_the_store(platform: Platform
     assert platform.events(job_id)[-1]["result"] == "base-qsft@1"
     with platform.database.transaction() as tx:
         version = registry.get_version(tx, "base-qsft", 1, project=DEFAULT_PROJECT)
-    listed = {found.key.removeprefix(f"{version.prefix}/") for found in platform.store.list(version.prefix)}
+    prefix = prefix_of(version)
+    listed = {found.key.removeprefix(f"{prefix}/") for found in platform.store.list(prefix)}
     assert listed == {"manifest.json", "environment.txt", "inputs.txt", "native/weights.bin"}
 
     seen = platform.folder / "seen.txt"
-    platform.store.get_file(f"{version.prefix}/environment.txt", seen)
+    platform.store.get_file(f"{prefix}/environment.txt", seen)
     assert seen.read_text() == "[]", "the engine must see none of our settings"
-    platform.store.get_file(f"{version.prefix}/inputs.txt", seen)
+    platform.store.get_file(f"{prefix}/inputs.txt", seen)
     assert seen.read_text() == "['model', 'packs', 'training.jsonl', 'validation.jsonl']"
     until(lambda: list(platform.scratch.iterdir()) == [], what="clean scratch")
+
+
+def prefix_of(version: registry.Version) -> str:
+    """Where all its files are."""
+    (prefix,) = {file.object_key.removesuffix(f"/{file.path}") for file in version.files}
+    return prefix
 
 
 @pytest.mark.failure("message repeated")

@@ -23,6 +23,10 @@ class FileEntry(_Fact):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class StoredFile(FileEntry):
+    object_key: str  # where its bytes are in the object store
+
+
 class LayerBits(_Fact):
     name: str  # module path of the linear layer
     bits: int
@@ -100,6 +104,12 @@ class Manifest(_Fact):
     @property
     def sha256(self) -> str:
         return files_sha256(self.files)
+
+    @property
+    def subject(self) -> Subject:
+        """Which of the subjects of its scores the bundle itself is: the last that was made."""
+        made: list[Subject] = ["qsft", "lora", "qlora"]
+        return next((subject for subject in made if any(s.subject == subject for s in self.scores)), "quantized")
 
     @property
     def total_bytes(self) -> int:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from bitsmith_core.bundle import FileEntry
+from bitsmith_core.bundle import StoredFile
 
 MAX_STOPS = 16
 
@@ -60,8 +60,7 @@ class Order(_Line):
 
     model: str  # name@version, for people
     manifest_sha256: str  # the version's identity
-    prefix: str  # of its files in the object store
-    files: tuple[FileEntry, ...]
+    files: tuple[StoredFile, ...]
     prompt: Prompt
 
 

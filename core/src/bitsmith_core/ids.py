@@ -20,6 +20,8 @@ UploadPartId = NewType("UploadPartId", str)
 CheckpointId = NewType("CheckpointId", str)
 WebhookId = NewType("WebhookId", str)
 DeliveryId = NewType("DeliveryId", str)
+EvalId = NewType("EvalId", str)
+JudgementId = NewType("JudgementId", str)
 
 DEFAULT_PROJECT = ProjectId("proj-default")
 """There from the start; what an installation of one team uses."""
@@ -76,6 +78,14 @@ def new_delivery_id() -> DeliveryId:
     return DeliveryId(_mint("whd"))
 
 
+def new_eval_id() -> EvalId:
+    return EvalId(_mint("eval"))
+
+
+def new_judgement_id() -> JudgementId:
+    return JudgementId(_mint("judge"))
+
+
 def new_webhook_event_id() -> str:
     return _mint("evt")
 
@@ -111,3 +121,11 @@ def is_webhook_id(text: str) -> bool:
 
 def is_delivery_id(text: str) -> bool:
     return re.fullmatch(f"whd-{_BODY}", text) is not None
+
+
+def is_eval_id(text: str) -> bool:
+    return re.fullmatch(f"eval-{_BODY}", text) is not None
+
+
+def is_judgement_id(text: str) -> bool:
+    return re.fullmatch(f"judge-{_BODY}", text) is not None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from bitsmith_core.bundle import FileEntry, file_sha256
+from bitsmith_core.bundle import FileEntry, StoredFile, file_sha256
 from bitsmith_core.errors import NotFound, StoreUnavailable
 from bitsmith_core.log import get_logger
 from bitsmith_core.storage import ObjectStore
@@ -24,7 +24,7 @@ _NOT_FOR_CHAT = frozenset({"evals.json", "bits.svg", "sensitivity.json", "manife
 _PAUSE_S = 0.5
 
 
-def files_for_chat(files: Sequence[FileEntry]) -> list[FileEntry]:
+def files_for_chat(files: Sequence[StoredFile]) -> list[StoredFile]:
     """The native checkpoint of a quantized model; of merged adapters their 16-bit weights.
 
     Raises:
@@ -57,7 +57,7 @@ class ModelCache:
         for leftover in folder.glob("*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def fetch(self, manifest_sha256: str, prefix: str, files: Sequence[FileEntry]) -> Path:
+    def fetch(self, manifest_sha256: str, files: Sequence[StoredFile]) -> Path:
         """The folder that holds these files, every one what the manifest says.
 
         Raises:
@@ -73,7 +73,7 @@ class ModelCache:
         for file in files:
             path = part / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._download(f"{prefix}/{file.path}", path)
+            self._download(file.object_key, path)
             if file_sha256(path) != file.sha256:
                 raise FilesUnavailable(f"{file.path} arrived with another digest than the registry has; try again")
         part.rename(folder)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitsmith_core.bundle import FileEntry
+from bitsmith_core.bundle import StoredFile
 from bitsmith_core.chat import Delta, Done, Order, Refused
 from bitsmith_core.log import get_logger
 
@@ -114,10 +114,10 @@ class Pool:
             self._slots[order.manifest_sha256] = slot
         return slot
 
-    async def _start(self, order: Order, files: Sequence[FileEntry]) -> Engine:
+    async def _start(self, order: Order, files: Sequence[StoredFile]) -> Engine:
         slot = self._slots[order.manifest_sha256]
         try:
-            folder = await asyncio.to_thread(self._cache.fetch, order.manifest_sha256, order.prefix, files)
+            folder = await asyncio.to_thread(self._cache.fetch, order.manifest_sha256, files)
             slot.stage = "waiting_for_memory"
             async with self._starting:
                 slot.engine = await self._started(slot, folder, files)
@@ -130,7 +130,7 @@ class Pool:
             self._changed.set()
             raise
 
-    async def _started(self, slot: Slot, folder: Path, files: Sequence[FileEntry]) -> Engine:
+    async def _started(self, slot: Slot, folder: Path, files: Sequence[StoredFile]) -> Engine:
         give_up_at = time.monotonic() + self._settings.load_within_s
         needed = weights_bytes(files)
         if needed > self._settings.one_engine_bytes:

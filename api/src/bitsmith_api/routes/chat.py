@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from bitsmith_core import registry
-from bitsmith_core.bundle import Manifest
+from bitsmith_core.bundle import StoredFile
 from bitsmith_core.chat import Delta, Done, Order, Refused, Waiting
 from bitsmith_core.db import Database
 from bitsmith_core.errors import NotFound, Problem
@@ -136,8 +136,7 @@ def _order(database: Database, project: ProjectId, asked: ChatRequest) -> Order:
         return Order(
             model=f"{name}@{version.number}",
             manifest_sha256=version.manifest_sha256,
-            prefix=version.prefix,
-            files=tuple(Manifest.model_validate(version.manifest).files),
+            files=tuple(StoredFile.model_validate(file, from_attributes=True) for file in version.files),
             prompt=asked.as_prompt(),
         )
 

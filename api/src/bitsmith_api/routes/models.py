@@ -97,7 +97,7 @@ def get_version(
 def _link(services: Services) -> Link:
     expires = services.settings.download_expires
 
-    def url_of(prefix: str, path: str) -> str:
-        return services.store.presigned_get(f"{prefix}/{path}", expires=expires, filename=path.rpartition("/")[2])
+    def url_of(file: registry.VersionFile) -> str:
+        return services.store.presigned_get(file.object_key, expires=expires, filename=file.path.rpartition("/")[2])
 
     return Link(url_of=url_of, expires_at=utc_now() + expires)

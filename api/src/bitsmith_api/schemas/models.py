@@ -15,9 +15,9 @@ from bitsmith_api.schemas.times import UnixSeconds, unix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """How files can be downloaded: `url_of` signs a link from a version's prefix and a file's path."""
+    """How files can be downloaded: `url_of` signs a link to a file of a version."""
 
-    url_of: Callable[[str, str], str]
+    url_of: Callable[[registry.VersionFile], str]
     expires_at: datetime
 
 
@@ -59,6 +59,7 @@ class Version(VersionSummary):
     @classmethod
     def linked(cls, name: str, row: registry.Version, link: Link) -> Self:
         manifest = Manifest.model_validate(row.manifest)
+        stored = {file.path: file for file in row.files}
         return cls(
             **_summary(name, row),
             quantization=manifest.quantization,
@@ -70,7 +71,7 @@ class Version(VersionSummary):
                     path=file.path,
                     bytes=file.bytes,
                     sha256=file.sha256,
-                    download_url=link.url_of(row.prefix, file.path),
+                    download_url=link.url_of(stored[file.path]),
                 )
                 for file in manifest.files
             ],

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Checkpoint, Job, LogChunk, Version
+from bitsmith_core.db.models import Checkpoint, Job, LogChunk, Version, VersionFile
 from bitsmith_core.ids import JobId
 from bitsmith_core.jobs.leases import label_of
 from bitsmith_core.jobs.states import TERMINAL, JobStatus
@@ -25,10 +25,9 @@ class Referenced:
 
 def referenced(tx: Tx, job_id: JobId) -> Referenced:
     """What checkpoints, logs and versions name, and all that the attempt that runs now puts there."""
-    prefixes = [
-        *tx.scalars(select(Checkpoint.prefix).where(Checkpoint.job_id == job_id)),
-        *tx.scalars(select(Version.prefix).where(Version.job_id == job_id)),
-    ]
+    prefixes = list(tx.scalars(select(Checkpoint.prefix).where(Checkpoint.job_id == job_id)))
+    published = select(VersionFile.object_key).join(Version, Version.id == VersionFile.version_id)
+    pieces = select(LogChunk.object_key).where(LogChunk.job_id == job_id)
     running = tx.execute(
         select(Job.attempt_no, Job.lease_token).where(Job.id == job_id, Job.status == JobStatus.RUNNING)
     ).one_or_none()
@@ -38,7 +37,7 @@ def referenced(tx: Tx, job_id: JobId) -> Referenced:
         prefixes.append(f"jobs/{job_id}/{label_of(attempt, token)}")
     return Referenced(
         prefixes=tuple(prefixes),
-        keys=frozenset(tx.scalars(select(LogChunk.object_key).where(LogChunk.job_id == job_id))),
+        keys=frozenset([*tx.scalars(pieces), *tx.scalars(published.where(Version.job_id == job_id))]),
     )
 
 

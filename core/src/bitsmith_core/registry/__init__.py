@@ -1,6 +1,6 @@
 """The registry of quantized checkpoints."""
 
-from bitsmith_core.db.models import EvalResult, Model, Version
+from bitsmith_core.db.models import EvalResult, Model, Version, VersionFile
 from bitsmith_core.registry.service import (
     Outcome,
     count_versions,
@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "Outcome",
     "Version",
+    "VersionFile",
     "count_versions",
     "delete",
     "facts_of_base",

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, delete, func, select, text
-from sqlalchemy.orm import selectinload
+from sqlalchemy import BigInteger, delete, exists, func, select, text, update
+from sqlalchemy.orm import aliased, selectinload
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import EvalResult, Model, Version
-from bitsmith_core.ids import JobId, ProjectId, new_model_id
+from bitsmith_core.db.models import Eval, EvalResult, Job, Model, Version, VersionFile
+from bitsmith_core.ids import FileId, JobId, ProjectId, new_model_id
 
 
 def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
@@ -15,13 +15,16 @@ def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
     return tx.scalar(
         select(Model)
         .where(Model.project_id == project, Model.name == name)
-        .options(selectinload(Model.versions).selectinload(Version.scores))
+        .options(
+            selectinload(Model.versions).selectinload(Version.scores),
+            selectinload(Model.versions).selectinload(Version.files),
+        )
     )
 
 
 def numbered(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version | None:
     """One version with its scores."""
-    query = select(Version).join(Version.model).options(selectinload(Version.scores))
+    query = select(Version).join(Version.model).options(selectinload(Version.scores), selectinload(Version.files))
     return tx.scalar(query.where(Model.project_id == project, Model.name == name, Version.number == number))
 
 
@@ -56,8 +59,13 @@ def newest_of_base(tx: Tx, base_model: str, *, project: ProjectId) -> Version | 
 def remove(tx: Tx, versions: Sequence[Version]) -> None:
     """With their scores."""
     ids = [version.id for version in versions]
-    tx.execute(delete(EvalResult).where(EvalResult.version_id.in_(ids)))
+    for table in (EvalResult, Eval, VersionFile):
+        tx.execute(delete(table).where(table.version_id.in_(ids)))
     tx.execute(delete(Version).where(Version.id.in_(ids)))
+    models = {version.model_id for version in versions}
+    later = aliased(Version)
+    is_last = ~exists().where(later.model_id == Version.model_id, later.number > Version.number)
+    tx.execute(update(Version).where(Version.model_id.in_(models), is_last).values(is_newest=True))
 
 
 def remove_model(tx: Tx, model: Model) -> None:
@@ -81,8 +89,14 @@ def get_or_make(tx: Tx, *, project: ProjectId, name: str, base_model: str) -> Mo
     return model
 
 
-def next_number(tx: Tx, model: Model) -> int:
-    return (tx.scalar(select(func.max(Version.number)).where(Version.model_id == model.id)) or 0) + 1
+def retire_newest(tx: Tx, model: Model) -> int:
+    """The number of the version that is the newest no more; 0: there was none."""
+    newest = update(Version).where(Version.model_id == model.id, Version.is_newest).values(is_newest=False)
+    return tx.scalar(newest.returning(Version.number)) or 0
+
+
+def training_file(tx: Tx, job_id: JobId) -> FileId | None:
+    return tx.scalar(select(Job.training_file).where(Job.id == job_id))
 
 
 def count(tx: Tx) -> int:

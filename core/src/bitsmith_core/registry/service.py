@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from bitsmith_core import delivery
 from bitsmith_core.bundle import Manifest, QuantizationFacts
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import EvalResult, Model, Version
+from bitsmith_core.db.models import Eval, EvalResult, Model, Version, VersionFile
 from bitsmith_core.delivery import EventType
 from bitsmith_core.errors import NotFound
-from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.ids import JobId, ProjectId, new_eval_id
 from bitsmith_core.registry import repository
+
+EVALS = "evals.json"
+"""The bundle's file with what was scored, item by item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,22 +35,50 @@ def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: M
     if published is not None:
         return published
     model = repository.get_or_make(tx, project=project, name=name, base_model=manifest.base_model)
+    quantization = manifest.quantization
+    object_keys = {file.path: f"{prefix}/{file.path}" for file in manifest.files}
     version = Version(
         model=model,
-        number=repository.next_number(tx, model),
+        number=repository.retire_newest(tx, model) + 1,
         job_id=job_id,
         manifest_sha256=manifest.sha256,
         manifest=manifest.model_dump(mode="json"),
-        prefix=prefix,
         bytes=manifest.total_bytes,
-        bpw_codes=manifest.quantization.bpw_codes if manifest.quantization else None,
-        bpw_effective=manifest.quantization.bpw_effective if manifest.quantization else None,
-        scores=[EvalResult(**score.model_dump()) for score in manifest.scores],
+        weights_bytes=quantization.model_bytes if quantization else manifest.total_bytes,
+        subject=manifest.subject,
+        scheme=quantization.scheme if quantization else None,
+        training_file=repository.training_file(tx, job_id),
+        bpw_codes=quantization.bpw_codes if quantization else None,
+        bpw_effective=quantization.bpw_effective if quantization else None,
+        files=[VersionFile(**file.model_dump(), object_key=object_keys[file.path]) for file in manifest.files],
     )
     tx.add(version)
     tx.flush()
+    _record_scores(tx, version, job_id=job_id, manifest=manifest, items_key=object_keys.get(EVALS))
     delivery.emit(tx, project=project, type=EventType.VERSION_PUBLISHED, target=f"{name}@{version.number}")
     return version
+
+
+def _record_scores(tx: Tx, version: Version, *, job_id: JobId, manifest: Manifest, items_key: str | None) -> None:
+    """The job's own evaluation of what it made, and of what that came from."""
+    evaluation = Eval(
+        id=new_eval_id(),
+        version_id=version.id,
+        job_id=job_id,
+        engine=manifest.environment.engine,
+        environment=manifest.environment.model_dump(mode="json"),
+        items_key=items_key,
+    )
+    tx.add(evaluation)
+    tx.flush()
+    seen: set[str] = set()
+    for score in manifest.scores:
+        is_headline = score.subject == version.subject and score.task not in seen
+        if is_headline:
+            seen.add(score.task)
+        row = EvalResult(eval_id=evaluation.id, version_id=version.id, is_headline=is_headline, **score.model_dump())
+        tx.add(row)
+    tx.flush()
 
 
 def get(tx: Tx, name: str, *, project: ProjectId) -> Model:

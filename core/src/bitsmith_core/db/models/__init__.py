@@ -4,10 +4,10 @@ from bitsmith_core.db.models.delivery import AuditEvent, Outbox, Webhook, Webhoo
 from bitsmith_core.db.models.files import File, Upload, UploadPart
 from bitsmith_core.db.models.identity import ApiKey, IdempotencyKey, Project
 from bitsmith_core.db.models.jobs import Attempt, Checkpoint, Job, JobEvent, LogChunk, MetricChunk, Worker
-from bitsmith_core.db.models.registry import EvalResult, Model, Version
+from bitsmith_core.db.models.registry import Alias, AliasMove, Eval, EvalResult, Judgement, Model, Version, VersionFile
 
 __all__ = [
-    "ApiKey", "Attempt", "AuditEvent", "Checkpoint", "EvalResult", "File", "IdempotencyKey", "Job", "JobEvent",
-    "LogChunk", "MetricChunk", "Model", "Outbox", "Project", "Upload", "UploadPart", "Version", "Webhook",
-    "WebhookDelivery", "Worker",
+    "Alias", "AliasMove", "ApiKey", "Attempt", "AuditEvent", "Checkpoint", "Eval", "EvalResult", "File",
+    "IdempotencyKey", "Job", "JobEvent", "Judgement", "LogChunk", "MetricChunk", "Model", "Outbox", "Project", "Upload",
+    "UploadPart", "Version", "VersionFile", "Webhook", "WebhookDelivery", "Worker",
 ]  # fmt: skip

@@ -30,8 +30,8 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     spec_sha256: Mapped[str]
     base_model: Mapped[str]
-    training_file: Mapped[FileId] = mapped_column(ForeignKey("files.id"))
-    validation_file: Mapped[FileId] = mapped_column(ForeignKey("files.id"))
+    training_file: Mapped[FileId | None] = mapped_column(ForeignKey("files.id"))
+    validation_file: Mapped[FileId | None] = mapped_column(ForeignKey("files.id"))
     status: Mapped[str] = mapped_column(server_default="queued")
     desired_state: Mapped[str] = mapped_column(server_default="run")
     priority: Mapped[int] = mapped_column(server_default="0")
