@@ -10,7 +10,7 @@ from bitsmith_core.ids import JobId, new_file_id
 from bitsmith_core.wire import Failed, FailureClass, Progress, Stage, StageStarted
 from fastapi.testclient import TestClient
 
-from tests.api.conftest import MANIFEST, Platform, assert_problem
+from tests.api.conftest import EXAMPLE, MANIFEST, Platform, assert_problem
 
 PATH = "/v1/fine_tuning/jobs"
 JSON = {"Content-Type": "application/json"}
@@ -83,6 +83,25 @@ def test_a_file_that_does_not_exist_is_named(platform: Platform) -> None:
     answer = platform.client.post(PATH, json=platform.request(validation_file=new_file_id()))
     document = assert_problem(answer, 422, "invalid_spec", "/validation_file")
     assert document["errors"][0]["code"] == "unknown_file"
+
+
+def test_a_job_without_a_validation_file_is_taken_and_says_so(platform: Platform) -> None:
+    file_id = platform.upload(EXAMPLE * 16)
+    answer = platform.client.post(PATH, json={"model": "hf:org/tiny", "training_file": file_id})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["validation_file"] is None
+    job = platform.client.get(f"{PATH}/{answer.json()['id']}").json()
+    assert (job["training_file"], job["validation_file"]) == (file_id, None)
+
+
+def test_a_training_file_too_small_to_hold_examples_out_is_named(platform: Platform) -> None:
+    request = {"model": "hf:org/tiny", "training_file": platform.upload(EXAMPLE * 15)}
+    document = assert_problem(platform.client.post(PATH, json=request), 422, "invalid_spec", "/training_file")
+    assert document["errors"][0]["code"] == "too_few_examples"
+    assert "needs 16 in it; there are 15" in document["errors"][0]["detail"]
+    told = platform.client.post(PATH, params={"dry_run": "true"}, json=request).json()
+    assert [error["code"] for error in told["errors"]] == ["too_few_examples"]
+    assert count(platform.client) == 0
 
 
 def test_jobs_are_listed_newest_first_page_by_page(platform: Platform) -> None:

@@ -76,7 +76,7 @@ def test_the_job_request_is_described_as_clients_write_it(description: dict[str,
     body = operations(description)["POST /v1/fine_tuning/jobs"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/JobRequest"}
     request = description["components"]["schemas"]["JobRequest"]
-    assert request["required"] == ["model", "training_file", "validation_file"]
+    assert request["required"] == ["model", "training_file"]
     assert set(request["properties"]["method"]["discriminator"]["mapping"]) == {
         "qsft", "quantize", "lora", "qlora", "supervised",
     }  # fmt: skip

@@ -70,7 +70,6 @@ def test_a_missing_field_is_named_where_it_belongs() -> None:
     assert [(problem.pointer, problem.code) for problem in problems] == [
         ("/model", "missing"),
         ("/training_file", "missing"),
-        ("/validation_file", "missing"),
     ]
 
 

@@ -74,6 +74,13 @@ def test_a_supervised_job_is_answered_with_every_auto_decided(sdk: OpenAI) -> No
     assert sdk.fine_tuning.jobs.retrieve(job.id).method == job.method
 
 
+def test_openai_s_own_example_needs_no_validation_file(sdk: OpenAI) -> None:
+    content = b"".join(b'{"prompt": "%d + 1?", "completion": "%d"}\n' % (n, n + 1) for n in range(100))
+    job = sdk.fine_tuning.jobs.create(model="hf:org/tiny", training_file=upload(sdk, content=content))
+    checked(job, FineTuningJob, leave_out=NOT_THEIRS)
+    assert (job.status, job.validation_file) == ("queued", None)
+
+
 def test_a_request_that_its_client_repeats_makes_one_job(sdk: OpenAI) -> None:
     files: dict[str, Any] = {"training_file": upload(sdk), "validation_file": upload(sdk, "validation.jsonl")}
     once = {"Idempotency-Key": "nightly-2031-05-01"}
