@@ -13,13 +13,12 @@ from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Checkpoint, File, Job, LogChunk, MetricChunk
 from bitsmith_core.ids import CheckpointId, FileId, JobId, ProjectId
 from bitsmith_core.jobs import shares
-from bitsmith_core.jobs.fairness import DEFAULT_POLICY, choose
+from bitsmith_core.jobs.fairness import DEFAULT_POLICY, Rivals, place
 from bitsmith_core.jobs.series import Curve, Point
 from bitsmith_core.jobs.states import JobStatus
 from bitsmith_core.wire import Stage
 
 NEAREST = 10  # jobs ahead that are named
-FORESEEN = 1000  # of each project, jobs whose turn is worked out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,28 +101,39 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 
 def queue_places(tx: Tx, jobs: Iterable[Job]) -> dict[JobId, QueuePlace]:
-    """Where the waiting ones among these jobs stand, as of now: others' priorities and shares may move them."""
-    wanted = {job.id for job in jobs if job.status == JobStatus.QUEUED}
+    """Where the waiting ones among these jobs stand, as of now: others' priorities and shares may move them.
+
+    Those that wait for their back-off or for their project's turn come behind all whose turn can be foreseen.
+    """
+    wanted = [job.id for job in jobs if job.status == JobStatus.QUEUED]
     if not wanted:
         return {}
-    projects = dict(tx.execute(select(Job.id, Job.project_id).where(Job.status == JobStatus.QUEUED)).all())
+    ranks = shares.ranks(tx, wanted, nearest=NEAREST)
+    older = shares.older(tx, wanted)
+    classes = shares.classes(tx)
+    standing = shares.shares(tx, offer_again_after=timedelta(0), max_running=None)
+
+    ready = {project: sum(of_class.values()) for project, of_class in classes.items()}
+    starting = {project: int(min(count, standing[project].room)) for project, count in ready.items()}
     places = {}
-    of_project: dict[ProjectId, list[JobId]] = {}
-    for position, job_id in enumerate(_queue(tx, projects), start=1):
-        mine = of_project.setdefault(projects[job_id], [])
-        if job_id in wanted:
-            places[job_id] = QueuePlace(position=position, ahead=mine[-NEAREST:])
-        mine.append(job_id)
+    for job_id, rank in ranks.items():
+        rivals = {
+            project: Rivals(
+                higher=sum(size for each, size in of_class.items() if each > rank.job_class),
+                equal=of_class.get(rank.job_class, 0),
+                older=older.get((job_id, project), 0),
+            )
+            for project, of_class in classes.items()
+            if project != rank.project
+        }
+        penalty_s = DEFAULT_POLICY.entry_penalty_s
+        position = None
+        if rank.is_ready:
+            position = place(rank.project, rank.before, rivals, standing, entry_penalty_s=penalty_s)
+        if position is None:
+            position = sum(starting.values()) + rank.before - starting.get(rank.project, 0) + 1
+        places[job_id] = QueuePlace(position=position, ahead=rank.ahead)
     return places
-
-
-def _queue(tx: Tx, projects: Mapping[JobId, ProjectId]) -> list[JobId]:
-    """Every waiting job, the next one first; those that wait for their back-off or their project's turn come last."""
-    ready = shares.waiting(tx, per_project=FORESEEN, offer_again_after=timedelta(0))
-    of_projects = shares.shares(tx, offer_again_after=timedelta(0), max_running=None)
-    known = [job for job in ready if job.job_id in projects and job.project in of_projects]
-    order = choose(known, of_projects, free=len(known), entry_penalty_s=DEFAULT_POLICY.entry_penalty_s)
-    return [*order, *sorted(projects.keys() - set(order))]
 
 
 def last_attempts(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, Attempt]:

@@ -1,9 +1,13 @@
 """SQL of fair share: what projects used, who waits in which of them."""
 
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Integer, case, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Integer, and_, case, func, literal, or_, select, text, tuple_, update
+from sqlalchemy.orm import aliased
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Job, Project
@@ -33,6 +37,21 @@ _SAMPLE = text(
     WHERE projects.id = sampled.id AND (projects.charge > 0 OR sampled.charge > 0)
     """
 )
+
+
+JobClass = tuple[int, bool]
+"""A priority, and whether the job gave its worker back; the greater goes first, whatever its project used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """Where a waiting job stands in its own project."""
+
+    project: ProjectId
+    job_class: JobClass
+    is_ready: bool  # its back-off is over
+    before: int  # of its project's, this many go before it
+    ahead: list[JobId]  # the nearest of these, the next one last
 
 
 def sample(tx: Tx, *, half_life: timedelta) -> None:
@@ -69,18 +88,15 @@ def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[W
 
     An offer that nobody claimed in time counts as lost: the broker may have been flushed.
     """
-    last_yielded = (
-        select(literal(1))
-        .where(Attempt.job_id == Job.id, Attempt.number == Job.attempt_no, Attempt.outcome == FailureClass.YIELD)
-        .exists()
-    )
-    has_yielded = case((Job.attempt_no == 0, False), else_=last_yielded)
-    place = func.row_number().over(
-        partition_by=Job.project_id, order_by=[Job.priority.desc(), has_yielded.desc(), Job.created_at, Job.id]
-    )
+    place = func.row_number().over(partition_by=Job.project_id, order_by=_turn(Job))
     ranked = (
         select(
-            Job.id, Job.project_id, Job.priority, has_yielded.label("has_yielded"), Job.created_at, place.label("place")
+            Job.id,
+            Job.project_id,
+            Job.priority,
+            _has_yielded(Job).label("has_yielded"),
+            Job.created_at,
+            place.label("place"),
         )
         .where(*_is_to_offer(offer_again_after))
         .subquery()
@@ -90,6 +106,70 @@ def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[W
         Waiting(job_id=id_, project=project, priority=priority, has_yielded=yielded, created_at=created_at)
         for id_, project, priority, yielded, created_at, _ in rows
     ]
+
+
+def ranks(tx: Tx, job_ids: Collection[JobId], *, nearest: int) -> dict[JobId, Rank]:
+    """Where those of the jobs that wait stand among their own project's, the jobs that are ready first."""
+    is_ready = Job.not_before <= func.now()
+    turn = [is_ready.desc(), *_turn(Job)]
+    waiting = Job.status == JobStatus.QUEUED
+    ranked = (
+        select(
+            Job.id,
+            Job.project_id,
+            Job.priority,
+            _has_yielded(Job).label("has_yielded"),
+            is_ready.label("is_ready"),
+            (func.row_number().over(partition_by=Job.project_id, order_by=turn) - 1).label("before"),
+            func.array_agg(Job.id).over(partition_by=Job.project_id, order_by=turn, rows=(-nearest, -1)).label("ahead"),
+        )
+        .where(waiting, Job.project_id.in_(select(Job.project_id).where(Job.id.in_(job_ids))))
+        .subquery()
+    )
+    return {
+        id_: Rank(
+            project=project, job_class=(priority, yielded), is_ready=ready, before=before, ahead=list(ahead or ())
+        )
+        for id_, project, priority, yielded, ready, before, ahead in tx.execute(
+            select(ranked).where(ranked.c.id.in_(job_ids))
+        )
+    }
+
+
+def classes(tx: Tx) -> dict[ProjectId, dict[JobClass, int]]:
+    """How many jobs of each project and class are ready."""
+    has_yielded = _has_yielded(Job)
+    query = (
+        select(Job.project_id, Job.priority, has_yielded, func.count())
+        .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
+        .group_by(Job.project_id, Job.priority, has_yielded)
+    )
+    sizes: dict[ProjectId, dict[JobClass, int]] = defaultdict(dict)
+    for project, priority, yielded, size in tx.execute(query):
+        sizes[project][priority, yielded] = size
+    return sizes
+
+
+def older(tx: Tx, job_ids: Collection[JobId]) -> dict[tuple[JobId, ProjectId], int]:
+    """For each of the jobs, how many of other projects are ready, in its class and older; without zeros."""
+    mine, other = aliased(Job), aliased(Job)
+    query = (
+        select(mine.id, other.project_id, func.count())
+        .join(
+            other,
+            and_(
+                other.status == JobStatus.QUEUED,
+                other.not_before <= func.now(),
+                other.project_id != mine.project_id,
+                other.priority == mine.priority,
+                _has_yielded(other) == _has_yielded(mine),
+                tuple_(other.created_at, other.project_id) < tuple_(mine.created_at, mine.project_id),
+            ),
+        )
+        .where(mine.id.in_(job_ids))
+        .group_by(mine.id, other.project_id)
+    )
+    return {(job_id, project): count for job_id, project, count in tx.execute(query)}
 
 
 def locked_to_offer(tx: Tx, job_ids: list[JobId], *, offer_again_after: timedelta) -> dict[JobId, Job]:
@@ -106,6 +186,21 @@ def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
         .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
     )
     return tx.scalar(query) or 0
+
+
+def _has_yielded(job: Any) -> ColumnElement[bool]:
+    """Whether its last attempt gave its worker back; of a job that waits."""
+    last_yielded = (
+        select(literal(1))
+        .where(Attempt.job_id == job.id, Attempt.number == job.attempt_no, Attempt.outcome == FailureClass.YIELD)
+        .exists()
+    )
+    return case((job.attempt_no == 0, False), else_=last_yielded)
+
+
+def _turn(job: Any) -> list[Any]:
+    """The order within a project."""
+    return [job.priority.desc(), _has_yielded(job).desc(), job.created_at, job.id]
 
 
 def _is_to_offer(offer_again_after: timedelta) -> list[Any]:
