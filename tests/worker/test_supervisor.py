@@ -3,9 +3,10 @@
 import signal
 
 import pytest
+from bitsmith_core.engines import engine_environment
 from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Note
 from bitsmith_worker.heartbeat import Ending
-from bitsmith_worker.supervisor import decode, engine_environment, judge
+from bitsmith_worker.supervisor import decode, judge
 
 FINISHED = Finished(manifest_sha256="0" * 64)
 FAILED = Failed(failure=FailureClass.DATA, code="empty", message="Line 3 is empty.")

@@ -142,13 +142,6 @@ async def start_engine(
     raise EngineFailed("engine_crashed", f"the engine ended with status {process.returncode} while loading the model")
 
 
-def engine_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What an engine may see of our environment: no credentials, and no network it does not need."""
-    secret = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    kept = {name: value for name, value in ours.items() if not name.startswith("BITSMITH_") and name not in secret}
-    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-
-
 async def _first_line(process: asyncio.subprocess.Process) -> BaseModel | None:
     assert process.stdout is not None
     async for line in _lines(process.stdout):

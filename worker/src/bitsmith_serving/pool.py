@@ -14,10 +14,11 @@ from pathlib import Path
 
 from bitsmith_core.bundle import StoredFile
 from bitsmith_core.chat import Delta, Done, Order, Refused
+from bitsmith_core.engines import engine_environment
 from bitsmith_core.log import get_logger
 
 from bitsmith_serving.cache import ModelCache, files_for_chat, weights_bytes
-from bitsmith_serving.engine import Engine, engine_environment, start_engine
+from bitsmith_serving.engine import Engine, start_engine
 from bitsmith_serving.errors import Busy, EngineFailed, NoAnswer, TooLarge
 from bitsmith_serving.settings import ServingSettings
 

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from bitsmith_core import telemetry, wire
+from bitsmith_core.engines import engine_environment
 from bitsmith_core.log import get_logger
 from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
 
@@ -167,14 +168,6 @@ def decode(raw: bytes) -> Line | None:
         return wire.decode(raw.replace(b"\\u0000", b""))
     except ValueError:
         return None
-
-
-def engine_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What the engine may see of our environment: no credentials, and no network it does not need."""
-    secret = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    kept = {name: value for name, value in ours.items() if not name.startswith("BITSMITH_") and name not in secret}
-    # The folder it works in holds files from strangers: nothing is imported from there.
-    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def log_tail(log_file: Path) -> str:
