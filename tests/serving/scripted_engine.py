@@ -1,6 +1,7 @@
 """Speaks the engine's side of bitsmith_core.chat without a model: what it does is in FOLDER/script.json.
 
-    {"memory_bytes": 100, "needs_bytes": 0, "words": ["a", "b"], "pause_s": 0.0, "dies_after": null, "fails": null}
+    {"memory_bytes": 100, "needs_bytes": 0, "words": ["a", "b"], "pause_s": 0.0, "dies_after": null, "fails": null,
+     "is_stubborn": false}
 
 Each word is a delta. Every line that it reads is appended to FOLDER/heard.jsonl.
 """
@@ -8,6 +9,7 @@ Each word is a delta. Every line that it reads is appended to FOLDER/heard.jsonl
 import argparse
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -32,6 +34,8 @@ def main() -> None:
     if script.get("needs_bytes", 0) > arguments.memory_bytes:
         say(type="failed", code="out_of_space", message=f"it needs {script['needs_bytes']} bytes")
         sys.exit(1)
+    if script.get("is_stubborn"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(script.get("load_s", 0.0))
     say(
         type="ready", device="none", context_tokens=10, memory_bytes=script.get("memory_bytes", 100),

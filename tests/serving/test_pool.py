@@ -161,6 +161,21 @@ def test_an_idle_engine_is_ended(with_pool: WithPool, publish: Publish) -> None:
     with_pool(scenario, idle_unload_s=0.5)
 
 
+def test_memory_is_free_when_the_engine_that_had_it_is_gone(with_pool: WithPool, publish: Publish) -> None:
+    stubborn, other = publish("stubborn", words=["s"], is_stubborn=True), publish("other", words=["o"])
+
+    async def scenario(pool: Pool) -> None:
+        await text_of(pool, stubborn)
+        engine = pool.slots[0].engine
+        assert engine is not None
+        await until(lambda: not pool.slots)  # nobody asked for a while: it is being ended, and takes its time
+        assert engine.is_alive
+        assert await text_of(pool, other) == "o"
+        assert not engine.is_alive
+
+    with_pool(scenario, memory_bytes=ONE + 10, idle_unload_s=0.5)
+
+
 def test_an_engine_that_dies_ends_its_answer_and_is_replaced(with_pool: WithPool, publish: Publish) -> None:
     order = publish("m", words=["x", "y"], dies_after=1)
 

@@ -55,6 +55,7 @@ class Pool:
     def __init__(self, settings: ServingSettings, cache: ModelCache, logs: Path) -> None:
         self._settings, self._cache, self._logs = settings, cache, logs
         self._slots: dict[str, Slot] = {}
+        self._ending_bytes = 0  # of engines that no order finds any more, until their processes are gone
         self._starting = asyncio.Lock()
         self._changed = asyncio.Event()  # somebody became idle, or went
         self._janitor = asyncio.create_task(self._end_idle_ones())
@@ -169,7 +170,8 @@ class Pool:
         return [*settings.engine, str(folder), *(f"--{name}={value}" for name, value in options.items())]
 
     def _free_bytes(self) -> int:
-        return self._settings.memory_bytes - sum(slot.reserved_bytes for slot in self._slots.values())
+        reserved = sum(slot.reserved_bytes for slot in self._slots.values())
+        return self._settings.memory_bytes - reserved - self._ending_bytes
 
     async def _make_room(self, needed_bytes: int, give_up_at: float) -> None:
         """End idle engines until so much is free, least recently used first; wait while all are busy."""
@@ -197,7 +199,11 @@ class Pool:
         with suppress(NoAnswer, asyncio.CancelledError):
             await slot.starting
         if slot.engine is not None:
-            await slot.engine.stop()
+            self._ending_bytes += slot.reserved_bytes
+            try:
+                await slot.engine.stop()
+            finally:
+                self._ending_bytes -= slot.reserved_bytes
         self._changed.set()
 
     async def _end_idle_ones(self) -> None:
