@@ -19,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from bitsmith_core.bundle import AnswerLoss
 from bitsmith_core.spec import Distillation, InitialCodes, Training
 from bitsmith_engine.calibrate.start import uniform_plans
 from bitsmith_engine.calibrate.windows import calibration_windows
-from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
+from bitsmith_engine.evaluate.perplexity import answer_losses, perplexity
 from bitsmith_engine.evaluate.text import read_tokens, split_windows, window_losses
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.nn.assembly import load_quantized

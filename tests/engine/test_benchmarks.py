@@ -11,16 +11,17 @@ from typing import Any, get_args
 import lm_eval.evaluator
 import lm_eval.tasks
 import pytest
+from bitsmith_core.bundle import BenchmarkItems, Evals
 from bitsmith_core.spec import BenchmarkTask, Evaluation, TaskName
 from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import load_examples
 from bitsmith_engine.errors import BadData, BadSpec, Diverged, MissingPackage, Stopped
-from bitsmith_engine.evaluate.benchmarks import BenchmarkItems, open_benchmarks, run_benchmark
+from bitsmith_engine.evaluate.benchmarks import open_benchmarks, run_benchmark
 from bitsmith_engine.evaluate.continuations import Continuation, Likelihood, likelihoods
 from bitsmith_engine.evaluate.harness import FEWSHOT_SEED, EngineLM
 from bitsmith_engine.evaluate.packs import DOCUMENTS, read_benchmarks, read_pack
 from bitsmith_engine.evaluate.plan import make_plan
-from bitsmith_engine.evaluate.suite import Evals, evaluate
+from bitsmith_engine.evaluate.suite import evaluate
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.nn.assembly import load_quantized
 from bitsmith_engine.ports import Silent

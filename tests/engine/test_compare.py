@@ -4,12 +4,17 @@ from itertools import product
 
 import numpy as np
 import pytest
-from bitsmith_core.bundle import Score, Subject
-from bitsmith_engine.evaluate.benchmarks import BenchmarkItems, DocumentAnswer
-from bitsmith_engine.evaluate.choice import ChoiceScores
+from bitsmith_core.bundle import (
+    AnswerLoss,
+    BenchmarkItems,
+    ChoiceScores,
+    DocumentAnswer,
+    Evals,
+    Score,
+    Subject,
+    SubjectItems,
+)
 from bitsmith_engine.evaluate.compare import bootstrap, compare, compare_accuracy, compare_loss, mcnemar
-from bitsmith_engine.evaluate.perplexity import AnswerLoss
-from bitsmith_engine.evaluate.suite import Evals, SubjectItems
 
 
 @pytest.mark.parametrize("discordant", range(11))

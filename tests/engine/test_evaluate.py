@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from bitsmith_core.bundle import AnswerLoss, ChoiceScores
 from bitsmith_core.spec import Evaluation
 from bitsmith_engine.data.examples import Example, load_examples
 from bitsmith_engine.errors import Diverged
-from bitsmith_engine.evaluate.choice import ChoiceScores, accuracy, choice_scores
-from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
+from bitsmith_engine.evaluate.choice import accuracy, choice_scores
+from bitsmith_engine.evaluate.perplexity import answer_losses, perplexity
 from bitsmith_engine.evaluate.plan import Plan, make_plan
 from bitsmith_engine.models.opening import load_float, open_base
 from bitsmith_engine.ports import Silent

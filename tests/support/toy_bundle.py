@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import torch
-from bitsmith_core.bundle import MANIFEST, Environment, Manifest, describe_files
-from bitsmith_engine.evaluate.suite import Evals
+from bitsmith_core.bundle import MANIFEST, Environment, Evals, Manifest, describe_files
 from bitsmith_engine.export.bundle import quantization_facts, write_bf16, write_native
 from bitsmith_engine.export.shards import write_shards
 from bitsmith_engine.models.architecture import units

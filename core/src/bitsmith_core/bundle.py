@@ -1,4 +1,5 @@
-"""What an engine leaves in OUT/artifacts: files named by digest, and the facts the registry shows about them."""
+"""What an engine leaves in OUT/artifacts: files named by digest, the facts the registry shows about them, and every
+answer behind their scores."""
 
 import hashlib
 import json
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MANIFEST = "manifest.json"
+EVALS = "evals.json"
 
 Subject = Literal["float", "quantized", "qsft", "lora", "qlora"]
 """float: the base as loaded; quantized: before training; qsft, lora, qlora: after training by that method."""
@@ -78,6 +80,57 @@ class Score(_Fact):
     n_unit: str  # what n counts: tokens, questions
     higher_is_better: bool
     comparable_key: str  # equal keys: same task, data, template and settings, so a difference means something
+
+
+class AnswerLoss(_Fact):
+    """One example of perplexity."""
+
+    nll: float  # nats, summed over the example's learned tokens
+    tokens: int
+
+
+class ChoiceScores(_Fact):
+    """One multiple-choice question."""
+
+    scores: list[float]  # nats per character, of each choice
+    correct: int
+
+    @property
+    def is_right(self) -> bool:
+        return max(range(len(self.scores)), key=self.scores.__getitem__) == self.correct
+
+
+class DocumentAnswer(_Fact):
+    """One document of a benchmark."""
+
+    task: str  # lm_eval's: boolq, mmlu_anatomy
+    doc: int  # its position among the task's documents in the pack
+    correct: dict[str, bool]  # by metric: acc, acc_norm
+    scores: list[float]  # log-likelihood of each answer, nats
+
+
+class BenchmarkItems(_Fact):
+    """One benchmark; equal keys mean that equal positions are the same document."""
+
+    task: str
+    comparable_key: str
+    answers: list[DocumentAnswer]
+
+
+class SubjectItems(_Fact):
+    """One model's answers, in the plan's order; equal positions of two subjects are the same item."""
+
+    subject: Subject
+    answer_perplexity: list[AnswerLoss]
+    answer_choice: list[ChoiceScores]
+    benchmarks: list[BenchmarkItems] = []
+
+
+class Evals(_Fact):
+    """The evals.json of a bundle: its scores, and every item they were counted from."""
+
+    scores: list[Score]
+    items: list[SubjectItems]
 
 
 class Environment(_Fact):

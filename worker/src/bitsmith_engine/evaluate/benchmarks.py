@@ -12,9 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bitsmith_core.bundle import Score, Subject
+from bitsmith_core.bundle import BenchmarkItems, DocumentAnswer, Score, Subject
 from bitsmith_core.spec import BenchmarkTask
-from pydantic import BaseModel, ConfigDict
 
 from bitsmith_engine.errors import MissingPackage
 from bitsmith_engine.evaluate.packs import Benchmark, read_benchmarks
@@ -23,27 +22,6 @@ from bitsmith_engine.runtime import Runtime
 BENCHMARK_VERSION = 1  # raise when a score on the same prompts would change
 
 _FILTER = "none"  # lm_eval's name for answers taken as they are; all our tasks have this one only
-
-
-class DocumentAnswer(BaseModel):
-    """One document of a benchmark."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: str  # lm_eval's: boolq, mmlu_anatomy
-    doc: int  # its position among the task's documents in the pack
-    correct: dict[str, bool]  # by metric: acc, acc_norm
-    scores: list[float]  # log-likelihood of each answer, nats
-
-
-class BenchmarkItems(BaseModel):
-    """One benchmark; equal keys mean that equal positions are the same document."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: str
-    comparable_key: str
-    answers: list[DocumentAnswer]
 
 
 def open_benchmarks(tasks: Sequence[BenchmarkTask], packs: Path) -> tuple[Benchmark, ...]:

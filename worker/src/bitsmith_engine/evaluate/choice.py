@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from bitsmith_core.bundle import ChoiceScores
 from torch import Tensor
 
 from bitsmith_engine.data.batching import by_length
@@ -25,19 +25,6 @@ from bitsmith_engine.runtime import Runtime
 
 _PROMPT = -1
 _PADDING = -2
-
-
-class ChoiceScores(BaseModel):
-    """One question."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scores: list[float]  # nats per character, of each choice
-    correct: int
-
-    @property
-    def is_right(self) -> bool:
-        return max(range(len(self.scores)), key=self.scores.__getitem__) == self.correct
 
 
 @torch.no_grad()

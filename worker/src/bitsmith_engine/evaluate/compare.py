@@ -19,11 +19,8 @@ chapter 13; Koehn 2004, https://aclanthology.org/W04-3250 (pairing).
 from collections.abc import Sequence
 
 import numpy as np
-from bitsmith_core.bundle import Subject
+from bitsmith_core.bundle import AnswerLoss, Evals, Subject, SubjectItems
 from pydantic import BaseModel, ConfigDict
-
-from bitsmith_engine.evaluate.perplexity import AnswerLoss
-from bitsmith_engine.evaluate.suite import Evals, SubjectItems
 
 RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 1 << 21  # item numbers held at a time: 16 MB

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from bitsmith_core.bundle import AnswerLoss
 
 from bitsmith_engine.data.batching import by_length, collate
 from bitsmith_engine.data.examples import Example
@@ -21,15 +21,6 @@ from bitsmith_engine.models.forward import Places, hidden_at, token_losses
 from bitsmith_engine.runtime import Runtime
 
 BATCH_TOKENS = 2048  # padded; enough to keep the cores busy, small enough for a small machine
-
-
-class AnswerLoss(BaseModel):
-    """One example."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    nll: float  # nats, summed over the example's learned tokens
-    tokens: int
 
 
 @torch.no_grad()

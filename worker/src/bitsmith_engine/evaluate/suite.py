@@ -4,35 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bitsmith_core.bundle import Score, Subject
-from pydantic import BaseModel, ConfigDict
+from bitsmith_core.bundle import AnswerLoss, BenchmarkItems, ChoiceScores, Score, Subject, SubjectItems
 
-from bitsmith_engine.evaluate.benchmarks import BenchmarkItems, run_benchmark
-from bitsmith_engine.evaluate.choice import ChoiceScores, accuracy, choice_scores
-from bitsmith_engine.evaluate.perplexity import AnswerLoss, answer_losses, perplexity
+from bitsmith_engine.evaluate.benchmarks import run_benchmark
+from bitsmith_engine.evaluate.choice import accuracy, choice_scores
+from bitsmith_engine.evaluate.perplexity import answer_losses, perplexity
 from bitsmith_engine.evaluate.plan import Plan
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Runtime
-
-
-class SubjectItems(BaseModel):
-    """One model's answers, in the plan's order; equal positions of two subjects are the same item."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    subject: Subject
-    answer_perplexity: list[AnswerLoss]
-    answer_choice: list[ChoiceScores]
-    benchmarks: list[BenchmarkItems] = []
-
-
-class Evals(BaseModel):
-    """The evals.json of a bundle."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scores: list[Score]
-    items: list[SubjectItems]
 
 
 def evaluate(

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsmith_core.bundle import Score, Subject
+from bitsmith_core.bundle import AnswerLoss, Score, Subject
 
 from bitsmith_engine.errors import BadData, Diverged
-from bitsmith_engine.evaluate.perplexity import BATCH_TOKENS, AnswerLoss, perplexity
+from bitsmith_engine.evaluate.perplexity import BATCH_TOKENS, perplexity
 from bitsmith_engine.models.forward import Places, hidden_at, token_losses
 from bitsmith_engine.ports import Observer, Silent
 from bitsmith_engine.runtime import Runtime

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bitsmith_core.bundle import LayerBits, QuantizationFacts
+from bitsmith_core.bundle import EVALS, Evals, LayerBits, QuantizationFacts
 from safetensors import safe_open
 from torch import Tensor
 
-from bitsmith_engine.evaluate.suite import Evals
 from bitsmith_engine.export.shards import write_shards
 from bitsmith_engine.models.opening import Base, build_empty
 from bitsmith_engine.nn.assembly import REST_DTYPE, rest_names
@@ -41,7 +40,6 @@ from bitsmith_engine.quant.storage import (
 )
 
 MODEL_FILE = "model.safetensors"
-EVALS_FILE = "evals.json"
 
 
 class Bundle(NamedTuple):
@@ -65,7 +63,7 @@ def write_native(base: Base, parameters: Parameters, rest: Rest, evals: Evals, f
     # One file whatever its size: at two to four bits a model is small, and a reader needs no index.
     total = write_shards(tensors(), folder, shard_bytes=1 << 62)
     (folder / LAYOUT_FILE).write_text(layout_of(parameters.values()).model_dump_json(indent=1))
-    (folder / EVALS_FILE).write_text(evals.model_dump_json(indent=1))
+    (folder / EVALS).write_text(evals.model_dump_json(indent=1))
     _write_surroundings(base, folder)
     return total
 
@@ -89,7 +87,7 @@ def write_merged(base: Base, merged: Iterable[tuple[str, Tensor]], adapter: Path
     shutil.copytree(adapter, folder / "adapter")
     (folder / "bf16").mkdir()
     write_shards(iter(merged), folder / "bf16")
-    (folder / EVALS_FILE).write_text(evals.model_dump_json(indent=1))
+    (folder / EVALS).write_text(evals.model_dump_json(indent=1))
     _write_surroundings(base, folder / "bf16")
 
 

@@ -4,21 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsmith_core.bundle import QuantizationFacts, Subject, TrainingFacts
+from bitsmith_core.bundle import EVALS, Evals, QuantizationFacts, Subject, TrainingFacts
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Adjustments, Stage
 
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.evaluate.packs import Benchmark
 from bitsmith_engine.evaluate.plan import make_plan
-from bitsmith_engine.evaluate.suite import Evals, evaluate
+from bitsmith_engine.evaluate.suite import evaluate
 from bitsmith_engine.models.opening import Base, CausalLM
 from bitsmith_engine.pipeline.store import StageStore
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Ranks, Runtime
 
 TRAINING_FILE = "training.json"
-_EVALS_FILE = "evals.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +73,11 @@ def evaluate_all(
             load(), job.base.tokenizer, subject, plan, job.runtime, observer, part=part, parts=len(subjects)
         )
         evals = Evals(scores=[*evals.scores, *scores], items=[*evals.items, items])
-    (folder / _EVALS_FILE).write_text(evals.model_dump_json())
+    (folder / EVALS).write_text(evals.model_dump_json())
 
 
 def read_evals(job: Job) -> Evals:
-    return Evals.model_validate_json((job.store.folder(Stage.EVALUATING) / _EVALS_FILE).read_bytes())
+    return Evals.model_validate_json((job.store.folder(Stage.EVALUATING) / EVALS).read_bytes())
 
 
 def read_training_facts(job: Job) -> TrainingFacts:
