@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from bitsmith_core import files, jobs, registry, uploads
+from bitsmith_core import files, identity, jobs, registry, uploads
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.delivery import audit, deliveries
 from bitsmith_core.identity import answers, keys, limits
@@ -31,9 +31,9 @@ WAITING = 100
 MINUTE = timedelta(minutes=1)
 
 BIG = {
-    "api_keys", "attempts", "audit_events", "checkpoints", "eval_results", "files", "idempotency_keys", "job_events",
-    "jobs", "log_chunks", "metric_chunks", "models", "outbox", "upload_parts", "uploads", "versions",
-    "webhook_deliveries",
+    "api_keys", "attempts", "audit_events", "checkpoints", "eval_results", "evals", "files", "idempotency_keys",
+    "job_events", "jobs", "log_chunks", "metric_chunks", "models", "outbox", "upload_parts", "uploads", "version_files",
+    "versions", "webhook_deliveries",
 }  # fmt: skip
 
 
@@ -57,18 +57,22 @@ SELECT {numbered("file")}, 'proj-default', 'training.jsonl', 'fine-tune', 1, rep
 FROM generate_series(1, {JOBS}) n;
 
 INSERT INTO jobs (id, project_id, spec, spec_sha256, base_model, training_file, validation_file, status, lease_token,
-                  lease_worker, lease_expires_at, metadata, attempt_no, last_seq, created_at, not_before, finished_at)
+                  lease_worker, lease_expires_at, metadata, priority, attempt_no, last_seq, created_at, not_before,
+                  finished_at)
 SELECT {numbered("ftjob")},
        CASE WHEN n % 10 = 0 THEN {numbered("proj", "1 + n / 10 % 9")} ELSE 'proj-default' END,
-       '{{"model": "hf:org/tiny"}}', repeat('0', 64), 'hf:org/' || n % 50, {numbered("file")}, {numbered("file")},
+       '{{"model": "hf:org/tiny"}}', repeat('0', 64),
+       CASE n WHEN 8 THEN 'hf:org/rare' ELSE 'hf:org/' || n % 50 END, {numbered("file")}, {numbered("file")},
        s, CASE WHEN s = 'running' THEN gen_random_uuid() END, CASE WHEN s = 'running' THEN 'gpu-' || n END,
        CASE WHEN s = 'running' THEN now() + (n % 3 - 1) * interval '1 hour' END,
-       jsonb_build_object('team', 'team ' || n % 20), 1, CASE WHEN n = 1 THEN {LONG} ELSE 3 END, at, at,
+       CASE n WHEN 5 THEN '{{}}' WHEN 6 THEN '{{"team": "rare"}}'
+              ELSE jsonb_build_object('team', 'team ' || n % 20) END,
+       CASE n WHEN 7 THEN 10 ELSE 0 END, 1, CASE WHEN n = 1 THEN {LONG} ELSE 3 END, at, at,
        CASE WHEN s IN ('succeeded', 'failed', 'cancelled') THEN at END
 FROM (
     SELECT n, timestamptz '2026-01-01' + n * interval '1 minute' AS at,
            CASE WHEN n > {JOBS} - {WAITING} THEN 'queued' WHEN n % 1000 = 1 THEN 'running'
-                WHEN n % 1000 = 2 THEN 'paused' WHEN n % 10 = 3 THEN 'failed' WHEN n % 10 = 4 THEN 'cancelled'
+                WHEN n % 1000 = 2 THEN 'paused' WHEN n % 10 = 3 THEN 'failed' WHEN n = 4 THEN 'cancelled'
                 ELSE 'succeeded' END AS s
     FROM generate_series(1, {JOBS}) n
 ) numbered;
@@ -97,12 +101,19 @@ SELECT 'job.offered', jsonb_build_object('job_id', {numbered("ftjob")}), now(), 
 INSERT INTO models (id, project_id, name, base_model)
 SELECT {numbered("model")}, 'proj-default', 'model-' || lpad(n::text, 6, '0'), 'hf:org/' || n % 50
 FROM generate_series(1, {MODELS}) n;
-INSERT INTO versions (model_id, number, job_id, manifest_sha256, manifest, prefix, bytes, bpw_codes, bpw_effective)
-SELECT {numbered("model")}, number, {numbered("ftjob", f"n + {MODELS} * (number - 1)")}, repeat('0', 64), '{{}}',
-       'jobs/1', 1, 2.5, 2.7
+INSERT INTO versions (model_id, number, is_newest, job_id, manifest_sha256, manifest, bytes, weights_bytes, subject,
+                      bpw_codes, bpw_effective)
+SELECT {numbered("model")}, number, number = {VERSIONS_OF_EACH},
+       {numbered("ftjob", f"n + {MODELS} * (number - 1)")}, repeat('0', 64), '{{}}', 1, 1, 'qsft', 2.5, 2.7
 FROM generate_series(1, {MODELS}) n, generate_series(1, {VERSIONS_OF_EACH}) number;
-INSERT INTO eval_results (version_id, subject, task, metric, value, n, n_unit, higher_is_better, comparable_key)
-SELECT id, 'qsft', task, 'accuracy', 0.5, 100, 'questions', true, 'key' FROM versions, unnest(ARRAY['a', 'b']) task;
+INSERT INTO version_files (version_id, path, bytes, sha256, object_key)
+SELECT id, path, 1, repeat('0', 64), 'blobs/' || id || path FROM versions, unnest(ARRAY['a', 'b']) path;
+INSERT INTO evals (id, version_id, job_id, engine, environment)
+SELECT 'eval-' || id, id, job_id, 'bitsmith', '{{}}' FROM versions;
+INSERT INTO eval_results (eval_id, version_id, subject, task, metric, value, n, n_unit, higher_is_better,
+                          comparable_key)
+SELECT 'eval-' || id, id, 'qsft', task, 'accuracy', 0.5, 100, 'questions', true, 'key'
+FROM versions, unnest(ARRAY['a', 'b']) task;
 
 INSERT INTO api_keys (id, project_id, name, role, secret_sha256)
 SELECT {numbered("key")}, 'proj-default', 'a key', 'member', repeat('0', 64) FROM generate_series(1, 5000) n;
@@ -258,6 +269,14 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "jobs by a common status": lambda tx: job_page(tx, wanted=JobFilter(statuses=[JobStatus.SUCCEEDED])),
     "jobs that wait": lambda tx: job_page(tx, wanted=JobFilter(statuses=[JobStatus.QUEUED])),
     "jobs by their base": lambda tx: job_page(tx, wanted=JobFilter(models=["hf:org/7"])),
+    "jobs by a rare status": lambda tx: job_page(tx, wanted=JobFilter(statuses=[JobStatus.CANCELLED])),
+    "jobs by rare statuses": lambda tx: job_page(
+        tx, wanted=JobFilter(statuses=[JobStatus.CANCELLED, JobStatus.PAUSED])
+    ),
+    "jobs by a rare base": lambda tx: job_page(tx, wanted=JobFilter(models=["hf:org/rare"])),
+    "jobs by a rare priority": lambda tx: job_page(tx, wanted=JobFilter(priorities=[10])),
+    "jobs by rare metadata": lambda tx: job_page(tx, wanted=JobFilter(labels={"team": "rare"})),
+    "jobs without metadata": lambda tx: job_page(tx, wanted=JobFilter(has_no_labels=True)),
     "jobs by metadata": lambda tx: job_page(tx, wanted=JobFilter(labels={"team": "team 7"})),
     "a job": lambda tx: jobs.get(tx, JOB),
     "what the jobs of a page published": lambda tx: registry.outcomes_of(tx, PAGE_IDS),
@@ -294,6 +313,16 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "deliveries that are due": lambda tx: deliveries.take(tx, limit=8, lease=MINUTE),
     "uploads that expired": lambda tx: uploads.repository.expire(tx),
     "what is still wanted of a job's objects": lambda tx: jobs.retention.referenced(tx, JOB),
+    "sent messages of long ago": lambda tx: outbox.prune(tx, older_than=MINUTE),
+    "answers of long ago": lambda tx: identity.forget_answers(tx, older_than=timedelta(days=1)),
+    "deliveries of long ago": lambda tx: deliveries.prune(tx, older_than=timedelta(days=30)),
+    "checkpoints of long ago": lambda tx: jobs.retention.forget_checkpoints(tx, finished_before=timedelta(days=7)),
+    "logs of long ago": lambda tx: jobs.retention.forget_logs(tx, finished_before=timedelta(days=30)),
+    "how long jobs waited": jobs.figures.queue_waits,
+    "the oldest wait": jobs.oldest_wait_seconds,
+    "flip rates": jobs.figures.flip_rates,
+    "estimates": jobs.figures.estimate_accuracy,
+    "the most overdue delivery": deliveries.oldest_due_seconds,
     "whether a file is needed": lambda tx: files.delete(tx, FileId(row("file", JOBS // 2 + 5))),
 }
 

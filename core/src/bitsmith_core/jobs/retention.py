@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Checkpoint, Job, LogChunk, Version, VersionFile
@@ -43,22 +43,24 @@ def referenced(tx: Tx, job_id: JobId) -> Referenced:
 
 def forget_checkpoints(tx: Tx, *, finished_before: timedelta, limit: int = 1000) -> int:
     """Of jobs that have been over for so long; answers how many. Their objects are the janitor's then."""
-    over = (
-        select(Checkpoint.id)
-        .join(Job, Job.id == Checkpoint.job_id)
-        .where(Job.status.in_(TERMINAL), Job.finished_at < func.now() - finished_before)
-        .limit(limit)
-    )
-    return len(tx.scalars(delete(Checkpoint).where(Checkpoint.id.in_(over)).returning(Checkpoint.id)).all())
+    is_old = _is_of_a_job_long_over(Checkpoint, finished_before)
+    old = select(Checkpoint.id).join(Job, Job.id == Checkpoint.job_id).where(*is_old)
+    some = delete(Checkpoint).where(Checkpoint.id.in_(old.order_by(Checkpoint.created_at).limit(limit)))
+    return len(tx.scalars(some.returning(Checkpoint.id)).all())
 
 
-def forget_logs(tx: Tx, *, finished_before: timedelta, limit: int = 100) -> int:
-    """Of so many jobs at a time that have been over for so long; answers how many pieces went."""
-    over = (
-        select(LogChunk.job_id)
-        .join(Job, Job.id == LogChunk.job_id)
-        .where(Job.status.in_(TERMINAL), Job.finished_at < func.now() - finished_before)
-        .distinct()
-        .limit(limit)
-    )
-    return len(tx.scalars(delete(LogChunk).where(LogChunk.job_id.in_(over)).returning(LogChunk.number)).all())
+def forget_logs(tx: Tx, *, finished_before: timedelta, limit: int = 1000) -> int:
+    """Of jobs that have been over for so long; answers how many pieces. Their objects are the janitor's then."""
+    is_old = _is_of_a_job_long_over(LogChunk, finished_before)
+    key = (LogChunk.job_id, LogChunk.attempt, LogChunk.number)
+    old = select(*key).join(Job, Job.id == LogChunk.job_id).where(*is_old)
+    some = delete(LogChunk).where(tuple_(*key).in_(old.order_by(LogChunk.created_at).limit(limit)))
+    return len(tx.scalars(some.returning(LogChunk.number)).all())
+
+
+def _is_of_a_job_long_over(
+    kept: type[Checkpoint] | type[LogChunk], finished_before: timedelta
+) -> tuple[ColumnElement[bool], ...]:
+    until = func.now() - finished_before
+    # What a job left is no younger than its end, and there is an index on its age.
+    return kept.created_at < until, Job.status.in_(TERMINAL), Job.finished_at < until

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, and_, case, func, literal, or_, select, text, tuple_, update
-from sqlalchemy.orm import aliased
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Job, Project
@@ -88,13 +87,13 @@ def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[W
 
     An offer that nobody claimed in time counts as lost: the broker may have been flushed.
     """
-    place = func.row_number().over(partition_by=Job.project_id, order_by=_turn(Job))
+    place = func.row_number().over(partition_by=Job.project_id, order_by=_turn())
     ranked = (
         select(
             Job.id,
             Job.project_id,
             Job.priority,
-            _has_yielded(Job).label("has_yielded"),
+            _has_yielded().label("has_yielded"),
             Job.created_at,
             place.label("place"),
         )
@@ -111,14 +110,14 @@ def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[W
 def ranks(tx: Tx, job_ids: Collection[JobId], *, nearest: int) -> dict[JobId, Rank]:
     """Where those of the jobs that wait stand among their own project's, the jobs that are ready first."""
     is_ready = Job.not_before <= func.now()
-    turn = [is_ready.desc(), *_turn(Job)]
+    turn = [is_ready.desc(), *_turn()]
     waiting = Job.status == JobStatus.QUEUED
     ranked = (
         select(
             Job.id,
             Job.project_id,
             Job.priority,
-            _has_yielded(Job).label("has_yielded"),
+            _has_yielded().label("has_yielded"),
             is_ready.label("is_ready"),
             (func.row_number().over(partition_by=Job.project_id, order_by=turn) - 1).label("before"),
             func.array_agg(Job.id).over(partition_by=Job.project_id, order_by=turn, rows=(-nearest, -1)).label("ahead"),
@@ -138,7 +137,7 @@ def ranks(tx: Tx, job_ids: Collection[JobId], *, nearest: int) -> dict[JobId, Ra
 
 def classes(tx: Tx) -> dict[ProjectId, dict[JobClass, int]]:
     """How many jobs of each project and class are ready."""
-    has_yielded = _has_yielded(Job)
+    has_yielded = _has_yielded()
     query = (
         select(Job.project_id, Job.priority, has_yielded, func.count())
         .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
@@ -152,22 +151,25 @@ def classes(tx: Tx) -> dict[ProjectId, dict[JobClass, int]]:
 
 def older(tx: Tx, job_ids: Collection[JobId]) -> dict[tuple[JobId, ProjectId], int]:
     """For each of the jobs, how many of other projects are ready, in its class and older; without zeros."""
-    mine, other = aliased(Job), aliased(Job)
+    ready = (
+        select(Job.id, Job.project_id, Job.priority, _has_yielded().label("has_yielded"), Job.created_at)
+        .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
+        .cte()
+    )
+    mine, other = ready.alias(), ready.alias()
     query = (
-        select(mine.id, other.project_id, func.count())
+        select(mine.c.id, other.c.project_id, func.count())
         .join(
             other,
             and_(
-                other.status == JobStatus.QUEUED,
-                other.not_before <= func.now(),
-                other.project_id != mine.project_id,
-                other.priority == mine.priority,
-                _has_yielded(other) == _has_yielded(mine),
-                tuple_(other.created_at, other.project_id) < tuple_(mine.created_at, mine.project_id),
+                other.c.project_id != mine.c.project_id,
+                other.c.priority == mine.c.priority,
+                other.c.has_yielded == mine.c.has_yielded,
+                tuple_(other.c.created_at, other.c.project_id) < tuple_(mine.c.created_at, mine.c.project_id),
             ),
         )
-        .where(mine.id.in_(job_ids))
-        .group_by(mine.id, other.project_id)
+        .where(mine.c.id.in_(job_ids))
+        .group_by(mine.c.id, other.c.project_id)
     )
     return {(job_id, project): count for job_id, project, count in tx.execute(query)}
 
@@ -188,19 +190,19 @@ def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
     return tx.scalar(query) or 0
 
 
-def _has_yielded(job: Any) -> ColumnElement[bool]:
+def _has_yielded() -> ColumnElement[bool]:
     """Whether its last attempt gave its worker back; of a job that waits."""
     last_yielded = (
         select(literal(1))
-        .where(Attempt.job_id == job.id, Attempt.number == job.attempt_no, Attempt.outcome == FailureClass.YIELD)
+        .where(Attempt.job_id == Job.id, Attempt.number == Job.attempt_no, Attempt.outcome == FailureClass.YIELD)
         .exists()
     )
-    return case((job.attempt_no == 0, False), else_=last_yielded)
+    return case((Job.attempt_no == 0, False), else_=last_yielded)
 
 
-def _turn(job: Any) -> list[Any]:
+def _turn() -> list[ColumnElement[Any]]:
     """The order within a project."""
-    return [job.priority.desc(), _has_yielded(job).desc(), job.created_at, job.id]
+    return [Job.priority.desc(), _has_yielded().desc(), Job.created_at.asc(), Job.id.asc()]
 
 
 def _is_to_offer(offer_again_after: timedelta) -> list[Any]:

@@ -14,7 +14,10 @@ class Outbox(Base):
     """What must be told outside, written with the change that causes it and sent afterwards."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_unsent", "id", postgresql_where=text("sent_at IS NULL")),)
+    __table_args__ = (
+        Index("ix_outbox_unsent", "id", postgresql_where=text("sent_at IS NULL")),
+        Index("ix_outbox_age", "sent_at"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
     topic: Mapped[str]
@@ -47,6 +50,7 @@ class WebhookDelivery(Base):
         CheckConstraint("status IN ('pending','delivered','failed')", name="status"),
         Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
         Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
+        Index("ix_webhook_deliveries_age", "created_at"),
     )
 
     id: Mapped[DeliveryId] = mapped_column(primary_key=True)

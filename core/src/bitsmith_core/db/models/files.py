@@ -37,6 +37,7 @@ class Upload(Base):
     __table_args__ = (
         CheckConstraint("status IN ('pending','completed','cancelled','expired')", name="status"),
         Index("ix_uploads_pending", "expires_at", postgresql_where=text("status = 'pending'")),
+        Index("ix_uploads_project", "project_id", "expires_at", postgresql_where=text("status = 'pending'")),
     )
 
     id: Mapped[UploadId] = mapped_column(primary_key=True)

@@ -52,6 +52,7 @@ class IdempotencyKey(Base):
     """The answer already given under a client's Idempotency-Key, stored with what it created."""
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_age", "created_at"),)
 
     project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)

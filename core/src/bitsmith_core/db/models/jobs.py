@@ -20,7 +20,13 @@ class Job(Base):
         CheckConstraint("desired_state IN ('run','pause','cancel')", name="desired_state"),
         CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", name="lease_iff_running"),
         Index("ix_jobs_waiting", "priority", "created_at", postgresql_where=text("status = 'queued'")),
+        # Lists, and what they are narrowed to. Ids sort by time, so each reads the end of an index.
         Index("ix_jobs_project", "project_id", "id"),
+        Index("ix_jobs_status", "project_id", "status", "id"),
+        Index("ix_jobs_base", "project_id", "base_model", "id"),
+        Index("ix_jobs_urgent", "project_id", "priority", "id", postgresql_where=text("priority <> 0")),
+        Index("ix_jobs_labels", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        Index("ix_jobs_unlabelled", "project_id", "id", postgresql_where=text("metadata = '{}'::jsonb")),
         Index("ix_jobs_open", "project_id", "id", postgresql_where=text("status IN ('queued','running','paused')")),
         Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
@@ -84,7 +90,7 @@ class Checkpoint(Base):
     """What any worker can go on from: a finished stage's folder (step 0), or the training as it was after a step."""
 
     __tablename__ = "checkpoints"
-    __table_args__ = (Index("ix_checkpoints_job", "job_id", "id"),)
+    __table_args__ = (Index("ix_checkpoints_job", "job_id", "id"), Index("ix_checkpoints_age", "created_at"))
 
     id: Mapped[CheckpointId] = mapped_column(unique=True)
     job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -131,6 +137,7 @@ class LogChunk(Base):
     """A piece of an attempt's log; its bytes are in the object store."""
 
     __tablename__ = "log_chunks"
+    __table_args__ = (Index("ix_log_chunks_age", "created_at"),)
 
     job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
