@@ -14,6 +14,7 @@ from bitsmith_core.bundle import (
     Subject,
     SubjectItems,
 )
+from bitsmith_core.registry.paired import paired_answers, paired_losses
 from bitsmith_engine.evaluate.compare import bootstrap, compare, compare_accuracy, compare_loss, mcnemar
 
 
@@ -130,3 +131,29 @@ def test_a_subject_that_was_not_scored_is_named() -> None:
     first = evals("qsft", right=[True], losses=[1.0])
     with pytest.raises(ValueError, match="no items of 'float'; there are \\['qsft'\\]"):
         compare(first, "float", first, "qsft")
+
+
+def test_the_registrys_own_statistics_say_the_same_of_the_same_items() -> None:
+    random = np.random.default_rng(5)
+    tokens = random.integers(5, 30, 200)
+    hard = random.normal(2.0, 0.5, 200)
+    ours, theirs = (
+        [AnswerLoss(nll=float(count * (base + noise)), tokens=int(count)) for count, base, noise in rows]
+        for rows in (zip(tokens, hard, random.normal(shift, 0.2, 200), strict=True) for shift in (0.0, 0.03))
+    )
+    wanted, found = compare_loss(ours, theirs, seed=0).difference, paired_losses(ours, theirs)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.difference == pytest.approx(wanted.value, rel=1e-12)
+    width = wanted.high - wanted.low
+    assert found.low == pytest.approx(wanted.low, abs=width / 20)
+    assert found.high == pytest.approx(wanted.high, abs=width / 20)
+
+    right, also = (list(map(bool, random.random(200) < share)) for share in (0.7, 0.6))
+    accuracy, answers = compare_accuracy(right, also, seed=0), paired_answers(right, also)
+    assert answers.n == accuracy.n
+    assert answers.difference == pytest.approx(accuracy.difference.value, rel=1e-12)
+    assert answers.p_value == accuracy.p_value
+    assert answers.low is not None
+    width = accuracy.difference.high - accuracy.difference.low
+    assert answers.low == pytest.approx(accuracy.difference.low, abs=width / 20)
