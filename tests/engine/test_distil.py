@@ -1,6 +1,9 @@
 """What calibration by distillation promises: a student nearer to its teacher, and the same one after interruptions."""
 
+import hashlib
 import math
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,6 +13,7 @@ import torch
 from bitsmith_core.spec import Distillation
 from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer
 from bitsmith_engine.calibrate.distil import distil
+from bitsmith_engine.calibrate.snapshots import Snapshots, is_due
 from bitsmith_engine.errors import Stopped
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, open_base
@@ -40,7 +44,13 @@ class Watcher:
 
 
 def run(
-    base: Base, folder: Path, watcher: Watcher | None = None, *, high_channels: int = 0, seed: int = 0
+    base: Base,
+    folder: Path,
+    watcher: Watcher | None = None,
+    *,
+    high_channels: int = 0,
+    seed: int = 0,
+    snapshots: Snapshots | None = None,
 ) -> tuple[Parameters, Rest]:
     return distil(
         base,
@@ -52,6 +62,7 @@ def run(
         watcher or Watcher(),
         seed=seed,
         folder=folder,
+        snapshots=snapshots,
     )
 
 
@@ -112,6 +123,52 @@ def test_what_a_killed_run_left_half_written_does_not_matter(
     (folder / "blocks" / "1.draft").mkdir()
     (folder / "blocks" / "1.draft" / "codes.safetensors").write_bytes(b"half")
     assert_same_bits(run(base, folder), undisturbed)
+
+
+@pytest.mark.parametrize("stop_after", range(1, LAYERS + STEPS + 1))
+def test_another_machine_goes_on_from_the_newest_snapshot_alone(
+    toy_model: Path, tmp_path: Path, undisturbed: tuple[Parameters, Rest], stop_after: int
+) -> None:
+    base, here, there = open_base(toy_model), tmp_path / "here", tmp_path / "there"
+    taken: list[tuple[int, Path]] = []
+    with pytest.raises(Stopped):
+        run(base, here / "run", Watcher(stop_after), snapshots=Snapshots(here, lambda *found: taken.append(found[:2])))
+    assert [done for done, _ in taken] == [1, 2][:stop_after] + ([stop_after] if stop_after > LAYERS else [])
+    assert [path.name for path in here.glob("checkpoint-*")] == [taken[-1][1].name]
+    shutil.copytree(taken[-1][1], there / taken[-1][1].name)
+    shutil.rmtree(here)
+    again = Watcher()
+    found = run(base, there / "run", again, snapshots=Snapshots(there, lambda *found: None))
+    assert_same_bits(found, undisturbed)
+    assert [done for done, _ in again.seen] == list(range(stop_after + 1, LAYERS + STEPS + 1))
+
+
+def test_a_snapshot_stays_as_it_was_while_the_run_goes_on(toy_model: Path, tmp_path: Path) -> None:
+    digests: list[dict[str, str]] = []
+
+    def look(done: int, folder: Path, metrics: Mapping[str, float]) -> None:
+        held = tmp_path / "held" / str(done)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                (held / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, held / path.relative_to(folder))  # as the worker does
+        digests.append(digests_of(held))
+
+    run(open_base(toy_model), tmp_path / "run", snapshots=Snapshots(tmp_path, look))
+    assert len(digests) == LAYERS
+    assert [digests_of(tmp_path / "held" / str(done)) for done in range(1, LAYERS + 1)] == digests
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(2, [1, 2]), (8, list(range(1, 9))), (30, [4, 8, 12, 16, 20, 24, 28, 30])]
+)
+def test_a_deep_model_has_eight_snapshots_of_its_layers(layers: int, expected: list[int]) -> None:
+    assert [done for done in range(1, layers + 1) if is_due(done, layers)] == expected
 
 
 def test_what_another_run_left_is_not_used(

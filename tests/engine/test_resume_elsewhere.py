@@ -27,15 +27,19 @@ def undisturbed(spec: JobSpec, toy_inputs: Path, tmp_path_factory: pytest.TempPa
     return manifest
 
 
-def stopped_in_training(spec: JobSpec, inputs: Path, out: Path) -> CheckpointSaved:
+def stopped_in(stage: Stage, spec: JobSpec, inputs: Path, out: Path) -> CheckpointSaved:
     lines: list[Line] = []
 
-    def has_trained() -> bool:
-        return any(isinstance(line, CheckpointSaved) for line in lines)
+    def is_time() -> bool:
+        return any(isinstance(line, CheckpointSaved) and line.stage == stage for line in lines)
 
     with pytest.raises(Stopped):
-        pipeline.run(spec, inputs, out, lines.append, has_trained)
+        pipeline.run(spec, inputs, out, lines.append, is_time)
     return [line for line in lines if isinstance(line, CheckpointSaved)][-1]
+
+
+def stopped_in_training(spec: JobSpec, inputs: Path, out: Path) -> CheckpointSaved:
+    return stopped_in(Stage.TRAINING, spec, inputs, out)
 
 
 def moved(saved: CheckpointSaved, here: Path, there: Path) -> None:
@@ -64,6 +68,22 @@ def test_another_machine_makes_the_same_bundle_bit_for_bit(
     assert any(f"training continues after step {saved.step}" in message for message in notes(lines))
     trained = [line.done for line in lines if isinstance(line, Progress) and line.stage == Stage.TRAINING]
     assert trained[0] == saved.step + 1
+    assert manifest is not None
+    assert manifest.sha256 == undisturbed.sha256
+
+
+def test_a_calibration_goes_on_elsewhere_to_the_same_bundle(
+    spec: JobSpec, undisturbed: Manifest, toy_inputs: Path, tmp_path: Path
+) -> None:
+    saved = stopped_in(Stage.CALIBRATING, spec, toy_inputs, tmp_path / "here")
+    assert saved.step == 2  # the first layer's was heard of; the stop came after the second
+    assert saved.metrics["block_error"] > 0
+    moved(saved, tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    lines: list[Line] = []
+    manifest = pipeline.run(spec, toy_inputs, tmp_path / "there", lines.append, lambda: False)
+    calibrated = [line.done for line in lines if isinstance(line, Progress) and line.stage == Stage.CALIBRATING]
+    assert calibrated[0] == saved.step + 1
     assert manifest is not None
     assert manifest.sha256 == undisturbed.sha256
 

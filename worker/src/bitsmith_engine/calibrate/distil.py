@@ -40,8 +40,10 @@ from torch import Tensor
 from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block
 from bitsmith_engine.calibrate.end_to_end import STEP_TOKENS, EndToEnd
 from bitsmith_engine.calibrate.judge import Judge, split_windows
+from bitsmith_engine.calibrate.snapshots import Snapshots, is_due
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution, store_distribution
+from bitsmith_engine.errors import Stopped
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, CausalLM
 from bitsmith_engine.nn.assembly import REST_DTYPE, load_quantized
@@ -66,6 +68,7 @@ def distil(
     *,
     seed: int,
     folder: Path,
+    snapshots: Snapshots | None = None,
 ) -> tuple[Parameters, Rest]:
     """Fit codes, scales, norms and biases to the float model on these windows.
 
@@ -74,6 +77,7 @@ def distil(
         rest: floats that the start changed, such as norms with a scale folded in.
         tokens_BT: int64, on the CPU, without padding.
         folder: this run's own; a second call with equal arguments continues what a first one left there.
+        snapshots: taken now and then, and gone on from where the folder is not there.
 
     Returns:
         The parameters, and `rest` with all floats that changed, as the checkpoint's 16-bit type.
@@ -83,7 +87,7 @@ def distil(
         Stopped: by the observer, after a block or a step; nothing that was finished is lost.
     """
     fitted_BT, judged_BT = split_windows(tokens_BT)
-    run = _Run(base, parameters, rest, fitted_BT, settings, runtime, observer, seed=seed, folder=folder)
+    run = _Run(base, parameters, rest, fitted_BT, settings, runtime, observer, snapshots, seed=seed, folder=folder)
     run.forget_other_runs()
     if len(judged_BT) == 0:
         run.fit_blocks()
@@ -115,6 +119,7 @@ class _Run:
         settings: Distillation,
         runtime: Runtime,
         observer: Observer,
+        snapshots: Snapshots | None,
         *,
         seed: int,
         folder: Path,
@@ -126,7 +131,7 @@ class _Run:
         self._tokens_BT = tokens_BT
         self._settings = settings
         self._runtime = runtime
-        self._observer = observer
+        self._observer, self._snapshots = observer, snapshots
         self._seed = seed
         self._folder = folder
         self._num_layers: int = base.config.num_hidden_layers
@@ -137,6 +142,8 @@ class _Run:
 
     def forget_other_runs(self) -> None:
         """Make the folder this run's."""
+        if self._snapshots is not None:
+            self._snapshots.restore(self._folder)
         start = self._fingerprint()
         file = self._folder / _START_FILE
         if file.is_file() and json.loads(file.read_text()) == start:
@@ -189,11 +196,8 @@ class _Run:
             self._embed(blocks)
         for depth in range(done, self._num_layers):
             report = self._fit_block(blocks, depth)
-            self._observer.progress(
-                depth + 1,
-                self._total,
-                {"block_error_before": report.before, "block_error": report.after, "codes_moved": report.moved},
-            )
+            metrics = {"block_error_before": report.before, "block_error": report.after, "codes_moved": report.moved}
+            self._finish_layer(depth + 1, metrics)
 
     def fit_end_to_end(self) -> None:
         if not self._plan:
@@ -206,10 +210,26 @@ class _Run:
             plan=self._plan,
             seed=self._seed,
             folder=self._folder / "end-to-end",
+            on_checkpoint=lambda step, metrics: self._take_snapshot(self._num_layers + step, metrics),
         )
         self._rest |= training.run(
             teacher, self._tokens_BT, self._runtime, self._observer, done=self._num_layers, total=self._total
         )
+
+    def _finish_layer(self, done: int, metrics: Mapping[str, float]) -> None:
+        stopped = None
+        try:
+            self._observer.progress(done, self._total, metrics)
+        except Stopped as error:
+            stopped = error
+        if stopped or is_due(done, self._num_layers):
+            self._take_snapshot(done, metrics)
+        if stopped:
+            raise stopped
+
+    def _take_snapshot(self, done: int, metrics: Mapping[str, float]) -> None:
+        if self._snapshots is not None:
+            self._snapshots.take(self._folder, done, metrics)
 
     def _fit_block(self, blocks: Blocks, depth: int) -> BlockReport:
         prefix = f"model.layers.{depth}."

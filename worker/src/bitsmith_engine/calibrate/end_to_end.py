@@ -18,7 +18,7 @@ Shape letters: B windows, T tokens per window, H hidden features, A places, V vo
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,19 @@ class EndToEnd:
         plan: Sequence[Tensor],
         seed: int,
         folder: Path,
+        on_checkpoint: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
         """
         Args:
             model: of load_quantized, on these parameters; both are changed.
             plan: indices of the windows of each step.
             folder: for checkpoints.
+            on_checkpoint: hears of each: the steps done, what was measured then.
         """
         self._model = model
         self._parameters = parameters
         self._plan = plan
-        self._folder = folder
+        self._folder, self._on_checkpoint = folder, on_checkpoint
         self._schedule = Schedule(steps=len(plan), warmup_fraction=_WARMUP_FRACTION)
         self._optimizer = DiodeMix(parameters, _SCALES, self._schedule, seed=seed)
         norms_and_biases = {name: p for name, p in model.named_parameters() if p.ndim == 1}
@@ -105,17 +107,18 @@ class EndToEnd:
                     raise Diverged(f"the divergence from the float model became {loss} at step {step + 1}")
                 self._optimizer.finish()
                 self._floats.step_(step=step + 1, rate=FLOAT_RATE * self._schedule.factor(step))
+                metrics = {"divergence": loss}
                 if (step + 1) % _CHECKPOINT_STEPS == 0:
-                    self._keep_checkpoint(step + 1)
+                    self._keep_checkpoint(step + 1, metrics)
                 try:
-                    observer.progress(done + step + 1, total, {"divergence": loss})
+                    observer.progress(done + step + 1, total, metrics)
                 except Stopped:
-                    self._keep_checkpoint(step + 1)
+                    self._keep_checkpoint(step + 1, metrics)
                     raise
         attach_sink(self._model, None)
         return self._floats.changed()
 
-    def _keep_checkpoint(self, step: int) -> None:
+    def _keep_checkpoint(self, step: int, metrics: Mapping[str, float]) -> None:
         older = self._checkpoints()
         if step in older:
             return
@@ -131,6 +134,8 @@ class EndToEnd:
         draft.rename(self._folder / f"{step}.safetensors")
         for path in older.values():
             path.unlink()
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(step, metrics)
 
     def _take_checkpoint(self) -> int:
         """Continue from the newest; returns how many steps are done."""

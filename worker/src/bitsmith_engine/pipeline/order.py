@@ -13,12 +13,13 @@ from bitsmith_core.wire import Adjustments, CheckpointSaved, Stage, StageFinishe
 from bitsmith_engine.data.examples import Example, check_vocabulary, load_and_hold_out, load_examples
 from bitsmith_engine.errors import BadSpec
 from bitsmith_engine.evaluate.benchmarks import open_benchmarks
+from bitsmith_engine.folders import replace_folder
 from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.pipeline import adapters, quantized
 from bitsmith_engine.pipeline.job import Job, Method, Work
 from bitsmith_engine.pipeline.observer import Emit, WireObserver
 from bitsmith_engine.pipeline.ranks import follow, leading
-from bitsmith_engine.pipeline.store import StageStore, replace_folder, run_key
+from bitsmith_engine.pipeline.store import StageStore, run_key
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
 

@@ -28,6 +28,7 @@ from bitsmith_core.wire import Stage
 from torch import Tensor
 
 from bitsmith_engine.calibrate.distil import distil, latent_reader, take_latents
+from bitsmith_engine.calibrate.snapshots import Snapshots
 from bitsmith_engine.calibrate.start import start_codes, start_weights, uniform_plans
 from bitsmith_engine.calibrate.windows import calibration_windows
 from bitsmith_engine.export.bundle import quantization_facts, write_bf16, write_native
@@ -142,6 +143,7 @@ def calibrate(job: Job, folder: Path, observer: Observer) -> None:
     assert settings is not None
     parameters, rest = _load(job, Stage.QUANTIZING)
     scratch = job.store.scratch(Stage.CALIBRATING)
+    run = scratch / "run"
     _save(
         *distil(
             job.base,
@@ -152,12 +154,13 @@ def calibrate(job: Job, folder: Path, observer: Observer) -> None:
             job.runtime,
             observer,
             seed=job.spec.seed,
-            folder=scratch,
+            folder=run,
+            snapshots=Snapshots(scratch, partial(job.on_checkpoint, Stage.CALIBRATING)),
         ),
         folder,
     )
     if job.spec.training is not None:
-        take_latents(scratch, folder)
+        take_latents(run, folder)
 
 
 def train_codes(job: Job, folder: Path, observer: Observer) -> None:

@@ -5,7 +5,6 @@ which run it belongs to; a folder of another run is thrown away and the stage do
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from pathlib import Path
 from bitsmith_core.bundle import StageFacts
 from bitsmith_core.wire import Stage
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bitsmith_engine.folders import replace_folder
 
 _FACTS_FILE = "stage.json"
 
@@ -72,23 +73,3 @@ class StageStore:
         (temporary / _FACTS_FILE).write_text(_Kept(run=self._key, facts=facts).model_dump_json(indent=1))
         replace_folder(temporary, self.folder(Stage(facts.stage)))
         shutil.rmtree(self._root / f".{facts.stage}-scratch", ignore_errors=True)
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Rename source to target once everything in it is on disk; an older target goes away first."""
-    for folder, _, names in os.walk(source):
-        for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
-    if target.exists():
-        shutil.rmtree(target)
-    source.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

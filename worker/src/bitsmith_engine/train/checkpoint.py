@@ -8,7 +8,6 @@ The newest complete one counts. It appears by rename, and only then the older on
 copies one has it whole or notices. Ranks share the file system.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bitsmith_engine.folders import sync, take_over
 from bitsmith_engine.runtime import Ranks
 from bitsmith_engine.train.step import Step
 
@@ -89,7 +89,9 @@ class Checkpoints:
             sizes = {path.name: path.stat().st_size for path in part.iterdir()}
             state = _State(run=self._run, ranks=self._ranks.size, files=sizes, history=checkpoint.history)
             (part / _STATE_FILE).write_text(state.model_dump_json())
-            self._publish(part, target)
+            for path in [*part.iterdir(), part]:
+                sync(path)
+            take_over(part, target)
         self._wait_for_all()
         return target
 
@@ -117,19 +119,6 @@ class Checkpoints:
             return False
         return sizes == state.files and (state.run, state.ranks) == (self._run, self._ranks.size)
 
-    def _publish(self, part: Path, target: Path) -> None:
-        for path in [*part.iterdir(), part]:
-            _sync(path)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
-        _sync(self._folder)
-        for other in self._folder.glob("step-*"):
-            if other != target:
-                doomed = other.with_name(f".old-{other.name}")
-                shutil.rmtree(doomed, ignore_errors=True)
-                other.rename(doomed)
-                shutil.rmtree(doomed)
-
     def _wait_for_all(self) -> None:
         self._ranks.sum_(torch.zeros(1, device=self._device))
 
@@ -146,11 +135,3 @@ def _whole(tensor: Tensor) -> Tensor:
     """safetensors refuses parts of a storage; what is whole already is not copied, for it may be large."""
     is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
