@@ -17,6 +17,7 @@ from bitsmith_api.deps import Services
 from bitsmith_api.deps.idempotency import Replayed, answer_again
 from bitsmith_api.deps.limits import within_rate
 from bitsmith_api.deps.rates import Rates
+from bitsmith_api.deps.services import transaction_limit
 from bitsmith_api.metrics import Metrics
 from bitsmith_api.serving import Serving
 from bitsmith_api.settings import ApiSettings
@@ -48,6 +49,7 @@ def create_app(*, settings: ApiSettings, database: Database, store: ObjectStore)
         metrics=Metrics(database),
         rates=Rates(settings.limits_url),
         serving=Serving(settings.serving_url, settings.serving_token),
+        transactions=transaction_limit(database),
     )
 
     @asynccontextmanager

@@ -1,6 +1,6 @@
 """The servers behind the API, and one transaction for each request."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.storage import ObjectStore
 from fastapi import Depends
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.requests import Request
 
 from bitsmith_api.deps.rates import Rates
@@ -25,6 +26,14 @@ class Streams:
     is_closing: bool = False  # the process is about to end; clients come back with Last-Event-ID
 
 
+def transaction_limit(database: Database) -> CapacityLimiter:
+    """How many requests may have a transaction. Each keeps its connection from one of its threads to the next: if they
+    had all connections, all threads might be waiting for one, and nobody would go on. So some are left to work that
+    stays in its thread, such as that of the streams' four readers.
+    """
+    return CapacityLimiter(database.connections - 5)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     settings: ApiSettings
@@ -33,6 +42,7 @@ class Services:
     metrics: Metrics
     rates: Rates
     serving: Serving
+    transactions: CapacityLimiter
     streams: Streams = field(default_factory=Streams)
 
 
@@ -45,8 +55,8 @@ async def services(request: Request) -> Services:
 SharedServices = Annotated[Services, Depends(services)]
 
 
-def _transaction(request: Request, services: SharedServices) -> Iterator[Tx]:
-    with services.database.transaction() as tx:
+async def _transaction(request: Request, services: SharedServices) -> AsyncIterator[Tx]:
+    async with services.transactions, contextmanager_in_threadpool(services.database.transaction()) as tx:
         request.state.transaction = tx  # for the audit trail
         yield tx
 

@@ -16,12 +16,16 @@ Tx = Session
 database_now = func.now  # the transaction's start by the database's clock; the only time that leases and queues know
 
 
+_MAX_OVERFLOW = 10
+
+
 class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
+        self.connections = settings.pool_size + _MAX_OVERFLOW  # at the same time, at most
         self._engine: Engine = create_engine(
             settings.url.get_secret_value(),
             pool_size=settings.pool_size,
-            max_overflow=10,
+            max_overflow=_MAX_OVERFLOW,
             pool_pre_ping=True,  # a restarted server must not fail the first request after it
             connect_args={
                 "connect_timeout": 5,
