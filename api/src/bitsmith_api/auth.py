@@ -2,6 +2,9 @@
 
 A project's key lets in as what `bitsmith_core.identity` says. The bootstrap key of the installation's settings may do
 everything, in the default project or in the one that the header names: it makes the projects and their first keys.
+
+The web UI shows its key once and has a session from then on (`bitsmith_api.sessions`). A browser sends that cookie
+whoever asks it to, so a request that changes something must also show that one of our own pages made it.
 """
 
 import hashlib
@@ -9,7 +12,9 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+from bitsmith_core.clock import utc_now
 from bitsmith_core.db import Database
 from bitsmith_core.errors import Forbidden, NotFound, Unauthorized
 from bitsmith_core.identity import keys, projects
@@ -20,6 +25,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
+
+from bitsmith_api import sessions
 
 BOOTSTRAP = "bootstrap"
 PROJECT_HEADER = "X-Bitsmith-Project"
@@ -52,8 +59,7 @@ Guard = Callable[[Request, HTTPAuthorizationCredentials | None, str | None], Awa
 
 
 def guard(bootstrap_key: SecretStr, database: Database) -> Guard:
-    """A dependency that lets requests with a good key pass."""
-    expected = _digest(bootstrap_key.get_secret_value())
+    """A dependency that lets requests with a good key or session pass."""
 
     async def require_key(
         request: Request,
@@ -63,26 +69,69 @@ def guard(bootstrap_key: SecretStr, database: Database) -> Guard:
             Header(alias=PROJECT_HEADER, description="the project to act in; only the bootstrap key may choose"),
         ] = None,
     ) -> None:
-        if credentials is None:
-            raise Unauthorized("send the API key as 'Authorization: Bearer <key>'")
-        if hmac.compare_digest(_digest(credentials.credentials), expected):
-            caller = _INSTALLATION
-            if project is not None and project != DEFAULT_PROJECT:
-                caller = await run_in_threadpool(_installation_in, database, project)
+        # In a transaction of its own: a body may take minutes to come, and no connection should wait for it.
+        cookie = request.cookies.get(sessions.COOKIE)
+        if credentials is not None:
+            key = credentials.credentials
+            request.state.caller = await run_in_threadpool(
+                holder_of, key, bootstrap_key=bootstrap_key, database=database, project=project
+            )
+        elif cookie is not None and "authorization" not in request.headers:
+            check_own_page(request)
+            session = sessions.read(cookie, bootstrap_key, now=utc_now())
+            request.state.session = session
+            request.state.caller = await run_in_threadpool(_in_session, session, database=database, project=project)
         else:
-            # In a transaction of its own: a body may take minutes to come, and no connection should wait for it.
-            caller = await run_in_threadpool(_holder, database, credentials.credentials)
-            if project is not None and project != caller.project:
-                raise Forbidden(f"this API key acts in project {caller.project} only")
-        request.state.caller = caller
+            raise Unauthorized("send the API key as 'Authorization: Bearer <key>'")
 
     return require_key
+
+
+def holder_of(key: str, *, bootstrap_key: SecretStr, database: Database, project: str | None = None) -> Caller:
+    """Whom this key lets in.
+
+    Raises:
+        Unauthorized: nobody.
+        Forbidden: not into that project.
+    """
+    if hmac.compare_digest(_digest(key), _digest(bootstrap_key.get_secret_value())):
+        return _installation_in(database, project)
+    with database.transaction() as tx:
+        return _of(keys.identify(tx, key), project)
+
+
+def check_own_page(request: Request) -> None:
+    """That a request which may change something was made by one of our own pages, where a browser brings the cookie.
+
+    A page of another site cannot set the header without a preflight, which nobody here answers. What the browser
+    says about where the request comes from must agree with it.
+
+    Raises:
+        Forbidden: another page, or none.
+    """
+    if request.method in {"GET", "HEAD", "OPTIONS"}:
+        return
+    if request.headers.get(sessions.CSRF_HEADER) != "1":
+        raise Forbidden(f"a session changes things only with the header '{sessions.CSRF_HEADER}: 1'")
+    site = request.headers.get("sec-fetch-site", "same-origin")  # browsers leave it out where there is no TLS
+    origin = request.headers.get("origin")
+    if site != "same-origin" or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+        raise Forbidden("a session changes things only from this installation's own pages")
+
+
+def _in_session(session: sessions.Session, *, database: Database, project: str | None) -> Caller:
+    if session.actor == BOOTSTRAP:
+        return _installation_in(database, project)
+    with database.transaction() as tx:
+        return _of(keys.admit(tx, ApiKeyId(session.actor)), project)
 
 
 _INSTALLATION = Caller(project=DEFAULT_PROJECT, actor=BOOTSTRAP, role=Role.ADMIN, scopes=ALL_SCOPES, key_id=None)
 
 
-def _installation_in(database: Database, project: str) -> Caller:
+def _installation_in(database: Database, project: str | None) -> Caller:
+    if project is None or project == DEFAULT_PROJECT:
+        return _INSTALLATION
     with database.transaction() as tx:
         try:
             found = projects.get(tx, ProjectId(project))
@@ -91,9 +140,9 @@ def _installation_in(database: Database, project: str) -> Caller:
     return Caller(project=found.id, actor=BOOTSTRAP, role=Role.ADMIN, scopes=ALL_SCOPES, key_id=None)
 
 
-def _holder(database: Database, key: str) -> Caller:
-    with database.transaction() as tx:
-        holder = keys.identify(tx, key)
+def _of(holder: keys.Holder, project: str | None) -> Caller:
+    if project is not None and project != holder.project:
+        raise Forbidden(f"this API key acts in project {holder.project} only")
     return Caller(
         project=holder.project,
         actor=holder.key_id,

@@ -22,6 +22,10 @@ class ApiSettings(BaseSettings):
         default=3600, ge=1, le=604800, description="life of a download link; S3 signs for a week at most"
     )
 
+    session_expires_s: int = Field(
+        default=12 * 3600, ge=60, le=30 * 86400, description="how long a login of the web UI lasts"
+    )
+
     webhooks: WebhookSettings = Field(
         default_factory=WebhookSettings, description="BITSMITH_WEBHOOK_*, which the scheduler reads, too"
     )
@@ -59,6 +63,10 @@ class ApiSettings(BaseSettings):
     @property
     def download_expires(self) -> timedelta:
         return timedelta(seconds=self.download_expires_s)
+
+    @property
+    def session_expires(self) -> timedelta:
+        return timedelta(seconds=self.session_expires_s)
 
     @property
     def upload_expires(self) -> timedelta:

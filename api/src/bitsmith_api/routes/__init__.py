@@ -14,12 +14,14 @@ from bitsmith_api.routes import (
     metrics,
     models,
     projects,
+    session,
+    ui,
     uploads,
     usage,
     webhooks,
 )
 
-public = [health.router]
+public = [health.router, session.door, ui.router]
 behind_key = [
     files.router,
     uploads.router,
@@ -36,6 +38,7 @@ behind_key = [
     audit.router,
     webhooks.router,
     usage.router,
+    session.router,
 ]
 
 __all__ = ["behind_key", "public"]

@@ -21,7 +21,7 @@ from bitsmith_core.identity import roles
 from bitsmith_core.identity.roles import Role
 from bitsmith_core.ids import ApiKeyId, ProjectId, new_api_key_id
 
-__all__ = ["ApiKey", "Holder", "Issued", "belongs_to", "get", "identify", "issue", "page", "revoke"]
+__all__ = ["ApiKey", "Holder", "Issued", "admit", "belongs_to", "get", "identify", "issue", "page", "revoke"]
 
 USE_NOTED_EVERY = timedelta(minutes=1)  # a row written at every request would be the busiest of the database
 
@@ -92,13 +92,26 @@ def identify(tx: Tx, key: str) -> Holder:
     parts = _KEY.fullmatch(key)
     if parts is None:
         raise _unknown()
-    key_id = ApiKeyId(f"key-{parts[1]}")
+    return _admitted(tx, ApiKeyId(f"key-{parts[1]}"), secret=parts[2])
+
+
+def admit(tx: Tx, key_id: ApiKeyId) -> Holder:
+    """Whom this key lets in, for somebody who showed its secret before: a session of the web UI.
+
+    Raises:
+        Unauthorized: nobody, or not any more.
+        Forbidden: its project is archived.
+    """
+    return _admitted(tx, key_id, secret=None)
+
+
+def _admitted(tx: Tx, key_id: ApiKeyId, *, secret: str | None) -> Holder:
     is_expired = func.coalesce(ApiKey.expires_at <= func.now(), False)
     is_use_to_note = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - USE_NOTED_EVERY)
     query = select(ApiKey, Project, is_expired, is_use_to_note).join(Project, Project.id == ApiKey.project_id)
     found = tx.execute(query.where(ApiKey.id == key_id)).one_or_none()
     # Compared even if there is no such key, so that the time taken does not say which ids exist.
-    is_right = hmac.compare_digest(_digest(parts[2]), found[0].secret_sha256 if found else _NOBODY)
+    is_right = secret is None or hmac.compare_digest(_digest(secret), found[0].secret_sha256 if found else _NOBODY)
     if found is None or not is_right:
         raise _unknown()
 
