@@ -11,7 +11,7 @@ from typing import Any, get_args
 import lm_eval.evaluator
 import lm_eval.tasks
 import pytest
-from bitsmith_core.bundle import BenchmarkItems, Evals
+from bitsmith_core.bundle import BenchmarkItems, Evals, ScoreDetails
 from bitsmith_core.spec import BenchmarkTask, Evaluation, TaskName
 from bitsmith_engine.calibrate.start import round_base
 from bitsmith_engine.data.examples import load_examples
@@ -380,3 +380,30 @@ def test_a_missing_pack_and_a_missing_lm_eval_are_named(packs: Path, monkeypatch
     with pytest.raises(MissingPackage, match=r"pip install 'bitsmith\[eval\]'"):
         open_benchmarks([spec], packs)
     assert open_benchmarks([], packs) == ()
+
+
+def test_a_score_says_what_somebody_needs_to_ask_the_same_again(model: Any, base: Base, packs: Path) -> None:
+    def details(**changes: Any) -> ScoreDetails:
+        (benchmark,) = read_benchmarks([order("piqa", packs, **changes)], packs)
+        scores, _ = run_benchmark(benchmark, model, base.tokenizer, "quantized", RUNTIME)
+        assert len({score.details for score in scores}) == 1
+        return scores[0].details
+
+    found = details()
+    assert (found.num_fewshot, found.task_version, found.filter) == (0, "1.0", "none")
+    assert found.harness == f"lm_eval {lm_eval.__version__}"
+    fewer, shown = details(lines=lines_of("piqa")[:2]), details(num_fewshot=1)
+    assert fewer.task_sha256 != found.task_sha256 == shown.task_sha256
+    assert fewer.template_sha256 == found.template_sha256 == shown.template_sha256
+    assert shown.num_fewshot == 1
+
+
+def test_a_template_is_known_by_its_digest_in_every_process(model: Any, base: Base, packs: Path) -> None:
+    """race builds its prompts with functions: their source is digested, and no address in memory."""
+    digests = set()
+    for task in ("race", "hellaswag"):
+        for _ in range(2):
+            (benchmark,) = read_benchmarks([order(task, packs)], packs)
+            scores, _ = run_benchmark(benchmark, model, base.tokenizer, "quantized", RUNTIME)
+            digests.add(scores[0].details.template_sha256)
+    assert len(digests) == 2

@@ -70,6 +70,17 @@ class StageFacts(_Fact):
     resumed: bool = False  # taken from an earlier attempt's checkpoint; wall_s is that attempt's
 
 
+class ScoreDetails(_Fact):
+    """What somebody needs to ask the same again. None: it does not apply, or an older engine did not say."""
+
+    num_fewshot: int | None = None
+    task_version: str | None = None  # of the task's definition
+    task_sha256: str | None = None  # of the documents, and of those that examples came from
+    template_sha256: str | None = None  # of what makes a prompt of a document
+    harness: str | None = None  # name and version: lm_eval 0.4.13, bitsmith 0.1.0
+    filter: str | None = None  # what was made of an answer before it was judged
+
+
 class Score(_Fact):
     subject: Subject
     task: str
@@ -80,6 +91,7 @@ class Score(_Fact):
     n_unit: str  # what n counts: tokens, questions
     higher_is_better: bool
     comparable_key: str  # equal keys: same task, data, template and settings, so a difference means something
+    details: ScoreDetails = ScoreDetails()
 
 
 class AnswerLoss(_Fact):

@@ -8,11 +8,12 @@ and limit are all in there.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bitsmith_core.bundle import BenchmarkItems, DocumentAnswer, Score, Subject
+from bitsmith_core.bundle import BenchmarkItems, DocumentAnswer, Score, ScoreDetails, Subject
 from bitsmith_core.spec import BenchmarkTask
 
 from bitsmith_engine.errors import MissingPackage
@@ -22,6 +23,11 @@ from bitsmith_engine.runtime import Runtime
 BENCHMARK_VERSION = 1  # raise when a score on the same prompts would change
 
 _FILTER = "none"  # lm_eval's name for answers taken as they are; all our tasks have this one only
+_TEMPLATE = (
+    "process_docs", "doc_to_text", "doc_to_target", "doc_to_choice", "description", "target_delimiter",
+    "fewshot_delimiter", "gen_prefix",
+)  # fmt: skip
+"""What lm_eval's configuration of a task makes a prompt with; functions are there as their source."""
 
 
 def open_benchmarks(tasks: Sequence[BenchmarkTask], packs: Path) -> tuple[Benchmark, ...]:
@@ -75,6 +81,7 @@ def run_benchmark(
 def _scores(benchmark: Benchmark, results: Mapping[str, Any], subject: Subject, key: str) -> list[Score]:
     # A group's own row is called like the benchmark, and so is the row of a task that is alone.
     row = results["results"][benchmark.task]
+    details = _details(benchmark, results)
     scores = []
     for metric, is_higher_better in results["higher_is_better"][benchmark.task].items():
         value, stderr = row.get(f"{metric},{_FILTER}"), row.get(f"{metric}_stderr,{_FILTER}")
@@ -91,9 +98,26 @@ def _scores(benchmark: Benchmark, results: Mapping[str, Any], subject: Subject, 
                 n_unit="questions",
                 higher_is_better=is_higher_better,
                 comparable_key=key,
+                details=details,
             )
         )
     return scores
+
+
+def _details(benchmark: Benchmark, results: Mapping[str, Any]) -> ScoreDetails:
+    configs = [results["configs"][group.name] for group in benchmark.groups]
+    return ScoreDetails(
+        num_fewshot=benchmark.num_fewshot,
+        task_version=", ".join(sorted({str(results["versions"][group.name]) for group in benchmark.groups})),
+        task_sha256=_sha256([[group.name, group.docs[: group.limit], group.shots] for group in benchmark.groups]),
+        template_sha256=_sha256([{field: config.get(field) for field in _TEMPLATE} for config in configs]),
+        harness=f"lm_eval {version('lm_eval')}",
+        filter=_FILTER,
+    )
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
 
 def _comparable_key(benchmark: Benchmark, results: Mapping[str, Any]) -> str:

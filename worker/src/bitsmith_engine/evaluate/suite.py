@@ -1,15 +1,18 @@
 """All tasks on one model, with every item kept for paired comparisons later."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
-from bitsmith_core.bundle import AnswerLoss, BenchmarkItems, ChoiceScores, Score, Subject, SubjectItems
+from bitsmith_core.bundle import AnswerLoss, BenchmarkItems, ChoiceScores, Score, ScoreDetails, Subject, SubjectItems
 
 from bitsmith_engine.evaluate.benchmarks import run_benchmark
 from bitsmith_engine.evaluate.choice import accuracy, choice_scores
 from bitsmith_engine.evaluate.perplexity import answer_losses, perplexity
-from bitsmith_engine.evaluate.plan import Plan
+from bitsmith_engine.evaluate.plan import CHOICE_VERSION, PERPLEXITY_VERSION, Plan
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Runtime
 
@@ -60,14 +63,23 @@ def evaluate(
         answer_choice=[choices[index] for index in range(len(plan.questions))],
         benchmarks=benchmark_items,
     )
-    return [*_scores(items, plan), *benchmark_scores], items
+    return [*_scores(items, plan, _template_sha256(tokenizer)), *benchmark_scores], items
 
 
 def _report_share(report: Callable[[float], None], done: int, docs: int, share: float) -> None:
     report(done + share * docs)
 
 
-def _scores(items: SubjectItems, plan: Plan) -> list[Score]:
+def _template_sha256(tokenizer: Any) -> str | None:
+    """Of the chat template that makes a prompt of an example; None: the tokenizer has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return None if template is None else hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+
+
+def _scores(items: SubjectItems, plan: Plan, template_sha256: str | None) -> list[Score]:
+    details = ScoreDetails(
+        task_version=str(PERPLEXITY_VERSION), template_sha256=template_sha256, harness=f"bitsmith {version('bitsmith')}"
+    )
     value, stderr = perplexity(items.answer_perplexity)
     scores = [
         Score(
@@ -80,6 +92,7 @@ def _scores(items: SubjectItems, plan: Plan) -> list[Score]:
             n_unit="tokens",
             higher_is_better=False,
             comparable_key=plan.perplexity_key,
+            details=details,
         )
     ]
     if items.answer_choice:
@@ -95,6 +108,7 @@ def _scores(items: SubjectItems, plan: Plan) -> list[Score]:
                 n_unit="questions",
                 higher_is_better=True,
                 comparable_key=plan.choice_key,
+                details=details.model_copy(update={"task_version": str(CHOICE_VERSION)}),
             )
         )
     return scores
