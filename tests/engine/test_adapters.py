@@ -11,13 +11,14 @@ import torch
 from bitsmith_core.spec import EarlyStopping, LoraTraining
 from bitsmith_engine.data.batching import epoch_order
 from bitsmith_engine.data.examples import Example, load_examples
-from bitsmith_engine.errors import BadData, BadModel, Diverged
+from bitsmith_engine.errors import BadData, BadModel, Diverged, Stopped
 from bitsmith_engine.evaluate.perplexity import answer_losses
 from bitsmith_engine.models.opening import Base, load_float, open_base
 from bitsmith_engine.ports import Silent
 from bitsmith_engine.runtime import Runtime
 from bitsmith_engine.train import adapters
 from bitsmith_engine.train.adapters import AdapterResult, train_adapter
+from bitsmith_engine.train.checkpoint import OnCheckpoint
 from torch import Tensor
 from toy_training import never_learned
 
@@ -71,12 +72,14 @@ def run(
     observer: Listener | None = None,
     held_out: list[Example] | None = None,
     seed: int = 0,
+    checkpoints: Path | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> AdapterResult:
     lengths = [len(example.ids) for example in examples]
     plan = [batch for epoch in range(epochs) for batch in epoch_order(lengths, 8, seed=0, epoch=epoch)]
     return train_adapter(
         base, settings, nf4=nf4, examples=examples, plan=plan, runtime=RUNTIME, observer=observer or Listener(),
-        seed=seed, held_out=held_out or [],
+        seed=seed, held_out=held_out or [], checkpoints=checkpoints, on_checkpoint=on_checkpoint,
     )  # fmt: skip
 
 
@@ -206,6 +209,57 @@ def test_equal_seeds_give_equal_bits(base: Base, examples: list[Example], nf4: b
     one, two, other = (factors(run(base, examples, nf4=nf4, settings=settings, seed=seed)) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+class StopsAt(Listener):
+    """Asked to stop after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(self._stop)
+        self.step = step
+
+    def _stop(self) -> None:
+        if len(self.losses) == self.step:
+            raise Stopped("asked to")
+
+
+@both
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    base: Base, examples: list[Example], held_out: list[Example], tmp_path: Path, nf4: bool, stop_after: int
+) -> None:
+    stopping = EarlyStopping(every_steps=2, patience=100, examples=4)
+    settings = SETTINGS.model_copy(update={"dropout": 0.2, "checkpoint_steps": 2, "early_stopping": stopping})
+    undisturbed = run(base, examples, nf4=nf4, settings=settings, held_out=held_out)
+    saved: list[int] = []
+
+    def go(observer: Listener) -> AdapterResult:
+        return run(
+            base, examples, nf4=nf4, settings=settings, held_out=held_out, observer=observer, checkpoints=tmp_path,
+            on_checkpoint=lambda step, folder, metrics: saved.append(step),
+        )  # fmt: skip
+
+    with pytest.raises(Stopped):
+        go(StopsAt(stop_after))
+    again = Listener()
+    found = go(again)
+    assert saved == {1: [1, 2, 4, 6], 4: [2, 4, 6]}[stop_after]
+    assert again.messages == [f"training continues after step {stop_after} of 6"]
+    assert len(again.losses) == 6 - stop_after
+    assert found.facts == undisturbed.facts
+    left, right = factors(found), factors(undisturbed)
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(
+    base: Base, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        run(base, examples, nf4=False, observer=StopsAt(3), checkpoints=tmp_path)
+    other = Listener()
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-3})
+    run(base, examples, nf4=False, settings=settings, observer=other, checkpoints=tmp_path)
+    assert len(other.losses) == 6
 
 
 def test_training_leaves_the_callers_random_numbers_alone(base: Base, examples: list[Example]) -> None:

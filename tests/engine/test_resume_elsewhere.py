@@ -88,6 +88,23 @@ def test_a_calibration_goes_on_elsewhere_to_the_same_bundle(
     assert manifest.sha256 == undisturbed.sha256
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks by an old name
+def test_adapters_go_on_elsewhere_to_the_same_bundle(toy_inputs: Path, tmp_path: Path) -> None:
+    training = {"batch_size": 8, "max_length": 64, "rank": 4, "dropout": 0.1, "checkpoint_steps": 2}
+    spec = toy_spec("lora", training=training)
+    undisturbed = pipeline.run(spec, toy_inputs, tmp_path / "undisturbed", lambda line: None, lambda: False)
+    saved = stopped_in(Stage.TRAINING, spec, toy_inputs, tmp_path / "here")
+    assert saved.step == 3
+    moved(saved, tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    lines: list[Line] = []
+    manifest = pipeline.run(spec, toy_inputs, tmp_path / "there", lines.append, lambda: False)
+    assert any("training continues after step 3 of 6" in message for message in notes(lines))
+    assert manifest is not None
+    assert undisturbed is not None
+    assert manifest.sha256 == undisturbed.sha256
+
+
 def test_what_was_held_out_of_the_training_file_stays_held_out(spec: JobSpec, toy_inputs: Path, tmp_path: Path) -> None:
     alone = spec.model_copy(update={"validation_file": None})
     inputs = tmp_path / "inputs"

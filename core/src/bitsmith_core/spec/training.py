@@ -109,3 +109,6 @@ class LoraTraining(_Loop):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     learning_rate: float = Field(default=2e-4, gt=0, le=1, description="of AdamW")
     weight_decay: float = Field(default=0.0, ge=0, le=1)
+    checkpoint_steps: int = Field(
+        default=100, ge=1, description="optimizer steps between checkpoints, which later attempts go on from"
+    )

@@ -6,6 +6,7 @@ The bundle: adapter/ in peft's format, and bf16/, the float base with the adapte
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bitsmith_core.bundle import Subject
@@ -47,6 +48,8 @@ def train(job: Job, folder: Path, observer: Observer) -> None:
         observer=observer,
         seed=job.spec.seed,
         held_out=job.held_out,
+        checkpoints=job.store.scratch(Stage.TRAINING),
+        on_checkpoint=partial(job.on_checkpoint, Stage.TRAINING),
     )
     (folder / _ADAPTER).mkdir()
     save_adapter(result, folder / _ADAPTER)

@@ -13,31 +13,25 @@ Shape letters: N output features, K input features, r rank.
 """
 
 import json
-import math
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from bitsmith_core.bundle import TrainingFacts
-from bitsmith_core.spec import EarlyStopping, LoraTraining
+from bitsmith_core.spec import LoraTraining
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from bitsmith_engine.data.batching import collate
 from bitsmith_engine.data.examples import Example, check_vocabulary
-from bitsmith_engine.errors import BadData, BadModel, Diverged
-from bitsmith_engine.evaluate.perplexity import answer_losses
+from bitsmith_engine.errors import BadData, BadModel
 from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, CausalLM, build_empty, fill, load_float, parameter_names
-from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Runtime
-from bitsmith_engine.train.early_stopping import spread
-from bitsmith_engine.train.step import Step, batch_loss, losses_at_ends
+from bitsmith_engine.train.adapter_loop import train_loop
+from bitsmith_engine.train.checkpoint import OnCheckpoint
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -64,6 +58,8 @@ def train_adapter(
     observer: Observer,
     seed: int,
     held_out: Sequence[Example],
+    checkpoints: Path | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> AdapterResult:
     """Train adapters on every linear layer of the base's decoder; everything else is frozen.
 
@@ -71,12 +67,13 @@ def train_adapter(
         nf4: the base's linear layers in bitsandbytes' NF4 (QLoRA) rather than in floating point (LoRA).
         plan: which examples each optimizer step sees.
         held_out: what early stopping looks at.
+        checkpoints, on_checkpoint: as for train_loop.
 
     Raises:
         BadData: the plan is empty, or early stopping has nothing to look at.
         BadModel: an example holds a token that the base has no embedding for, or no gradient reaches an adapter.
         Diverged: a loss was NaN or infinite; no update was made from it.
-        Stopped: between two steps.
+        Stopped: between two steps, after a checkpoint.
     """
     if not plan:
         raise BadData("there is nothing to train on: the plan has no steps")
@@ -85,7 +82,10 @@ def train_adapter(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)  # peft draws A from the global generator, and so does dropout
         model = attach_adapter(load_nf4(base, runtime) if nf4 else load_float(base, runtime), base, settings)
-        facts = _train(model, settings, examples, plan, runtime, observer, held_out, mode="qlora" if nf4 else "lora")
+        facts = train_loop(
+            model, settings, examples, plan, runtime, observer, held_out,
+            mode="qlora" if nf4 else "lora", seed=seed, checkpoints=checkpoints, on_checkpoint=on_checkpoint,
+        )  # fmt: skip
     model.eval()
     return AdapterResult(model, facts)
 
@@ -193,141 +193,3 @@ def merged_tensors(base: Base, folder: Path, *, dtype: torch.dtype = torch.bfloa
             b_Nr = factors[f"{_PREFIX}{name.removesuffix('.weight')}.lora_B.weight"]
             weight = weight + scaling * (b_Nr.float() @ a_rK.float())
         yield name, weight.to(dtype)
-
-
-def _train(
-    model: Any,
-    settings: LoraTraining,
-    examples: Sequence[Example],
-    plan: Sequence[Sequence[int]],
-    runtime: Runtime,
-    observer: Observer,
-    held_out: Sequence[Example],
-    *,
-    mode: str,
-) -> TrainingFacts:
-    adapters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(adapters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = Schedule(steps=len(plan), warmup_fraction=settings.warmup_fraction)
-    stopping = None
-    if settings.early_stopping is not None:
-        stopping = _Stopping(settings.early_stopping, model, adapters, held_out, runtime, observer)
-    steps: list[Step] = []
-    for number, indices in enumerate(plan):
-        began = time.perf_counter()
-        micro_size = settings.micro_batch_size or settings.batch_size
-        step = _backward(model, adapters, number, [examples[index] for index in indices], micro_size, runtime)
-        rate = schedule.factor(number) * settings.learning_rate
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        steps.append(step)
-        observer.progress(
-            number + 1,
-            len(plan),
-            {"loss": step.loss, "lr": rate, "tokens_per_s": step.read / (time.perf_counter() - began)},
-        )
-        if stopping is not None and stopping.is_over_after(number + 1):
-            break
-    if stopping is not None:
-        stopping.restore_best()
-    return _facts(steps, plan, mode=mode)
-
-
-def _backward(
-    model: Any, adapters: dict[str, nn.Parameter], number: int, chosen: list[Example], micro_size: int, runtime: Runtime
-) -> Step:
-    """Leave the gradient of the mean loss over all learned tokens of the batch in the adapters."""
-    causal_lm = model.get_base_model()
-    micro_batches = [
-        collate(chosen[start : start + micro_size], runtime.device) for start in range(0, len(chosen), micro_size)
-    ]
-    learned = sum(batch.num_learned for batch in micro_batches)
-    loss = 0.0
-    for batch in micro_batches:
-        share = batch_loss(causal_lm, batch) / learned
-        loss += share.item()
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} at step {number + 1}; lower learning_rate, or lengthen the warm-up")
-        share.backward()  # type: ignore[no-untyped-call]  # torch types it not
-    lost = [name for name, parameter in adapters.items() if parameter.grad is None]
-    if lost:
-        raise BadModel(
-            f"no gradient reached {len(lost)} of {len(adapters)} adapter weights at step {number + 1}, such as "
-            f"{lost[0]}: this build of bitsandbytes cannot train on this machine; use the method lora, or a GPU"
-        )
-    return Step(loss, learned, sum(len(example.ids) for example in chosen))
-
-
-class _Stopping:
-    """Looks at held-out examples from time to time and remembers the best adapter."""
-
-    def __init__(
-        self,
-        settings: EarlyStopping,
-        model: Any,
-        adapters: dict[str, nn.Parameter],
-        held_out: Sequence[Example],
-        runtime: Runtime,
-        observer: Observer,
-    ) -> None:
-        if not held_out:
-            raise BadData("early_stopping looks at validation examples, and there is none; leave early_stopping out")
-        self._settings, self._model, self._adapters = settings, model, adapters
-        self._examples, self._runtime, self._observer = spread(held_out, settings.examples), runtime, observer
-        self._best_loss = math.inf
-        self._best: dict[str, Tensor] = {}
-        self._looks_without_gain = 0
-
-    def is_over_after(self, steps: int) -> bool:
-        if steps % self._settings.every_steps:
-            return False
-        with _scoring(self._model) as causal_lm:
-            found = [
-                loss for batch in answer_losses(causal_lm, self._examples, self._runtime) for loss in batch.values()
-            ]
-        loss = math.fsum(item.nll for item in found) / sum(item.tokens for item in found)
-        if loss < self._best_loss:
-            self._best_loss, self._looks_without_gain = loss, 0
-            self._best = {name: parameter.detach().clone() for name, parameter in self._adapters.items()}
-            return False
-        self._looks_without_gain += 1
-        if self._looks_without_gain < self._settings.patience:
-            return False
-        self._observer.note(
-            "info",
-            f"stopped after {steps} steps: the validation loss has not fallen below {self._best_loss:.4f} "
-            f"in {self._looks_without_gain} looks",
-        )
-        return True
-
-    def restore_best(self) -> None:
-        for name, tensor in self._best.items():
-            self._adapters[name].data.copy_(tensor)
-
-
-@contextmanager
-def _scoring(model: Any) -> Iterator[CausalLM]:
-    """Without dropout, but never with bitsandbytes' layers in evaluation mode: see the top of this file."""
-    model.eval()
-    for module in model.modules():
-        if type(module).__module__.startswith("bitsandbytes"):
-            module.train()
-    yield model.get_base_model()
-    model.train()
-
-
-def _facts(steps: list[Step], plan: Sequence[Sequence[int]], *, mode: str) -> TrainingFacts:
-    first_loss, last_loss = losses_at_ends(steps)
-    return TrainingFacts(
-        optimizer="adamw",
-        mode=mode,
-        steps=len(steps),
-        examples=sum(len(indices) for indices in plan[: len(steps)]),
-        tokens=sum(step.learned for step in steps),
-        first_loss=first_loss,
-        last_loss=last_loss,
-        flips=0,
-        flip_rate=0.0,
-        flip_budget=0.0,
-    )

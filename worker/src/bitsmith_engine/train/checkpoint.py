@@ -8,18 +8,21 @@ The newest complete one counts. It appears by rename, and only then the older on
 copies one has it whole or notices. Ranks share the file system.
 """
 
+import hashlib
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bitsmith_engine.data.examples import Example
 from bitsmith_engine.folders import sync, take_over
-from bitsmith_engine.runtime import Ranks
+from bitsmith_engine.runtime import Ranks, Runtime
 from bitsmith_engine.train.step import Step
 
 _STATE_FILE = "state.json"
@@ -27,6 +30,9 @@ _WEIGHTS_FILE = "weights.safetensors"
 _NOTHING = -1
 
 Tensors = Mapping[str, Tensor]
+
+OnCheckpoint = Callable[[int, Path, Mapping[str, float]], None]
+"""Hears how many steps are done, the checkpoint's folder, and what was measured then."""
 
 
 class History(BaseModel):
@@ -121,6 +127,37 @@ class Checkpoints:
 
     def _wait_for_all(self) -> None:
         self._ranks.sum_(torch.zeros(1, device=self._device))
+
+
+def identity(
+    settings: Mapping[str, Any],
+    plan: Sequence[Sequence[int]],
+    others: Sequence[object],
+    *data: Sequence[Example],
+) -> str:
+    """What must be equal for a checkpoint to be continued from."""
+    parts = [settings, list(map(list, plan)), others, [_digest_of(examples) for examples in data]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def random_state(runtime: Runtime) -> dict[str, Tensor]:
+    state = {"random.cpu": torch.get_rng_state()}
+    if runtime.device.type == "cuda":
+        state["random.cuda"] = torch.cuda.get_rng_state(runtime.device)
+    return state
+
+
+def set_random_state(state: Tensors, runtime: Runtime) -> None:
+    torch.set_rng_state(state["random.cpu"])
+    if "random.cuda" in state:
+        torch.cuda.set_rng_state(state["random.cuda"], runtime.device)
+
+
+def _digest_of(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.ids, example.learned]).encode())
+    return digest.hexdigest()
 
 
 def _own_file(rank: int) -> str:

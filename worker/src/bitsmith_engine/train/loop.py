@@ -5,11 +5,9 @@ NaN:       no update; back to the last checkpoint with half the rates, a few tim
 stop:      a checkpoint first; a run continued from it equals the undisturbed one, on a CPU bit for bit
 """
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,15 @@ from bitsmith_engine.optim.diodemix import DiodeMix, StepReport
 from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.ports import Observer
 from bitsmith_engine.runtime import Ranks, Runtime, Single, peak_memory_bytes
-from bitsmith_engine.train.checkpoint import Checkpoint, Checkpoints, History
+from bitsmith_engine.train.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    History,
+    OnCheckpoint,
+    identity,
+    random_state,
+    set_random_state,
+)
 from bitsmith_engine.train.early_stopping import EarlyStop
 from bitsmith_engine.train.step import Layout, Step, held_out_loss, losses_at_ends, run_step
 from bitsmith_engine.train.weights import Weights, with_prefix, without_prefix
@@ -64,7 +70,7 @@ def train(
     floats: Sequence[nn.Parameter] = (),
     float_learning_rate: float = 0.0,
     ranks: Ranks | None = None,
-    on_checkpoint: Callable[[int, Path, Mapping[str, float]], None] | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> TrainingFacts:
     """Run the plan; the model's quantized weights and `floats` change in place.
 
@@ -125,7 +131,7 @@ class _Run:
         floats: Floats,
         float_learning_rate: float,
         ranks: Ranks,
-        on_checkpoint: Callable[[int, Path, Mapping[str, float]], None] | None,
+        on_checkpoint: OnCheckpoint | None,
     ) -> None:
         self._on_checkpoint = on_checkpoint
         self._model, self._optimizer, self._floats = model, optimizer, floats
@@ -258,7 +264,7 @@ class _Run:
         own = with_prefix("optimizer.", self._optimizer.state_dict()) | with_prefix(
             "floats.", self._floats.state_dict()
         )
-        own |= _random_state(self._runtime)
+        own |= random_state(self._runtime)
         broken = torch.tensor([int(not (_is_finite(shared) and _is_finite(own)))])
         self._ranks.sum_(broken)
         if not broken.item():
@@ -273,7 +279,7 @@ class _Run:
         self._early_stop.best = without_prefix("best.", checkpoint.weights)
         self._optimizer.load_state_dict(without_prefix("optimizer.", checkpoint.own))
         self._floats.load_state_dict(without_prefix("floats.", checkpoint.own))
-        _set_random_state(checkpoint.own, self._runtime)
+        set_random_state(checkpoint.own, self._runtime)
 
     def _identity(self, held_out: Sequence[Example]) -> str:
         """What must be equal for a checkpoint to be continued from.
@@ -285,16 +291,7 @@ class _Run:
             mode="json", exclude={"micro_batch_size": True, "optimizer": {"flip_budget"}}
         )
         layers = [(parameter.name, parameter.shape, str(parameter.scheme)) for parameter in self._weights.quantized]
-        data = [_digest_of(examples) for examples in (self._examples, held_out)]
-        parts = [settings, list(map(list, self._plan)), layers, data]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _digest_of(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.ids, example.learned]).encode())
-    return digest.hexdigest()
+        return identity(settings, self._plan, layers, self._examples, held_out)
 
 
 @contextmanager
@@ -309,19 +306,6 @@ def _listening(model: Any, optimizer: DiodeMix, floats: Floats) -> Iterator[None
 
 def _is_finite(tensors: Mapping[str, Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
-
-
-def _random_state(runtime: Runtime) -> dict[str, Tensor]:
-    state = {"random.cpu": torch.get_rng_state()}
-    if runtime.device.type == "cuda":
-        state["random.cuda"] = torch.cuda.get_rng_state(runtime.device)
-    return state
-
-
-def _set_random_state(state: Mapping[str, Tensor], runtime: Runtime) -> None:
-    torch.set_rng_state(state["random.cpu"])
-    if "random.cuda" in state:
-        torch.cuda.set_rng_state(state["random.cuda"], runtime.device)
 
 
 def _warn_if_nothing_flipped(history: History, training: Training, observer: Observer) -> None:
