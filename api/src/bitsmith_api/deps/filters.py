@@ -43,12 +43,12 @@ def _filter(
     labels, has_no_labels = _labels(request)
     return JobFilter(
         statuses=status or (),
-        models=[_without_nul("model", name) for name in model or ()],
+        models=[without_nul("model", name) for name in model or ()],
         priorities=[_bounded(value) for value in priority or ()],
         labels=labels,
         has_no_labels=has_no_labels,
-        created_from=_moment(created_from),
-        created_until=_moment(created_until, microseconds=999_999),
+        created_from=moment(created_from),
+        created_until=moment(created_until, microseconds=999_999),
     )
 
 
@@ -61,34 +61,34 @@ def _labels(request: Request) -> tuple[dict[str, str], bool]:
     for name, value in request.query_params.multi_items():
         if name == "metadata":
             if value != "null":
-                raise _bad(name, f"write metadata[key]=value, or metadata=null; not metadata={value!r}")
+                raise bad_filter(name, f"write metadata[key]=value, or metadata=null; not metadata={value!r}")
             has_no_labels = True
         elif (match := _LABEL.fullmatch(name)) is not None:
             if match[1] in labels:
-                raise _bad(name, "a key has one value; ask for it once")
-            labels[_without_nul(name, match[1])] = _without_nul(name, value)
+                raise bad_filter(name, "a key has one value; ask for it once")
+            labels[without_nul(name, match[1])] = without_nul(name, value)
         elif name.startswith("metadata["):
-            raise _bad(name, "write metadata[key]=value, the key of 1 to 64 characters")
+            raise bad_filter(name, "write metadata[key]=value, the key of 1 to 64 characters")
     return labels, has_no_labels
 
 
-def _without_nul(name: str, text: str) -> str:
+def without_nul(name: str, text: str) -> str:
     if "\0" in text:
-        raise _bad(name, "a zero character cannot be in there")
+        raise bad_filter(name, "a zero character cannot be in there")
     return text
 
 
 def _bounded(priority: int) -> int:
     if not -100 <= priority <= 100:
-        raise _bad("priority", f"{priority} is not between -100 and 100")
+        raise bad_filter("priority", f"{priority} is not between -100 and 100")
     return priority
 
 
-def _moment(seconds: int | None, *, microseconds: int = 0) -> datetime | None:
+def moment(seconds: int | None, *, microseconds: int = 0) -> datetime | None:
     """Times are answered in whole seconds, so an upper bound holds for all of its second."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
-def _bad(name: str, detail: str) -> InvalidRequest:
+def bad_filter(name: str, detail: str) -> InvalidRequest:
     problem = Problem(pointer=f"query {name}", code="bad_filter", detail=detail)
     return InvalidRequest(f"query {name}: {detail}", [problem])

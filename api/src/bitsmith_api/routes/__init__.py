@@ -18,6 +18,7 @@ from bitsmith_api.routes import (
     ui,
     uploads,
     usage,
+    versions,
     webhooks,
 )
 
@@ -32,6 +33,7 @@ behind_key = [
     checkpoints.router,
     attempts.router,
     models.router,
+    versions.router,
     chat.router,
     projects.router,
     api_keys.router,

@@ -1,103 +1,101 @@
 """The registry: what jobs published."""
 
-import re
 from typing import Annotated
 
 from bitsmith_core import registry
-from bitsmith_core.clock import utc_now
-from bitsmith_core.errors import NotFound
-from fastapi import APIRouter, Depends, Path, Query
+from bitsmith_core.db import Tx
+from bitsmith_core.registry import facets as faceting
+from bitsmith_core.registry import lookup, search
+from fastapi import APIRouter, Query, Response
 
-from bitsmith_api.deps import Audited, FromCaller, Services, SharedServices, Transaction, checked_cursor, require
+from bitsmith_api.deps import Audited, FromCaller, Transaction, checked_cursor, require
+from bitsmith_api.deps.browsing import SCORE_PARAMETER, FromBrowsing, FromSort
+from bitsmith_api.deps.etag import ETAG_HEADERS, etag
+from bitsmith_api.deps.names import Reference, is_name
 from bitsmith_api.errors import documented
-from bitsmith_api.schemas import Link, Model, ModelDeleted, ModelList, ModelSummary, Version
+from bitsmith_api.schemas.facets import ModelFacets
+from bitsmith_api.schemas.models import Model, ModelDeleted, ModelList, ModelSummary
+from bitsmith_api.schemas.versions import VersionSummary
 
 router = APIRouter(prefix="/v1/models", tags=["Models"], route_class=Audited)
 READS, WRITES = [require("models:read")], [require("models:write")]
 
 MOST = 1000  # models in one answer: OpenAI's clients do not ask for a second page
-
-_NAME = r"[\w.-]{1,200}"
-
-
-def _is_name(text: str) -> bool:
-    return re.fullmatch(_NAME, text) is not None
+MOST_VERSIONS = 100  # in a model's answer
 
 
-async def _name(name: Annotated[str, Path(examples=["name-qsft"])]) -> str:
-    if not _is_name(name):
-        raise NotFound(f"there is no model {name!r} in the registry")
-    return name
-
-
-Name = Annotated[str, Depends(_name)]
-
-
-async def _reference(
-    name: Annotated[str, Path(description="name, or name@version", examples=["name-qsft@1"])],
-) -> tuple[str, int | None]:
-    match = re.fullmatch(rf"({_NAME})(?:@([1-9][0-9]{{0,8}}))?", name)
-    if match is None:
-        raise NotFound(f"there is no model {name!r} in the registry")
-    return match[1], int(match[2]) if match[2] else None
-
-
-Reference = Annotated[tuple[str, int | None], Depends(_reference)]
-
-
-@router.get("", summary="List models", dependencies=READS, responses=documented(401, 422, 500, 503))
+@router.get(
+    "",
+    summary="List models",
+    dependencies=READS,
+    responses=documented(401, 404, 422, 500, 503),
+    openapi_extra=SCORE_PARAMETER,
+)
 def list_models(
+    wanted: FromBrowsing,
+    sort: FromSort,
     caller: FromCaller,
     tx: Transaction,
     limit: Annotated[int, Query(ge=1, le=MOST, description="how many at most")] = MOST,
     after: Annotated[str | None, Query(description="`last_id` of the page before")] = None,
+    before: Annotated[str | None, Query(description="`first_id` of the page after")] = None,
 ) -> ModelList:
-    """By name, each with its newest version."""
-    after = checked_cursor(after, _is_name, what="a model's name")
-    found = registry.page(tx, project=caller.project, limit=limit + 1, after=after)
-    return ModelList.of([ModelSummary.of(row) for row in found], limit=limit)
-
-
-@router.get("/{name}", summary="Get a model", dependencies=READS, responses=documented(401, 404, 500, 503))
-def get_model(reference: Reference, caller: FromCaller, tx: Transaction, services: SharedServices) -> Model:
-    """The model with all its versions, their scores, and a download link for each file; `name@2` answers with that
-    version only, under this id.
+    """By name, unless `sort` says otherwise, each with its newest version. Filters look at that version and narrow each
+    other down; several values of one filter widen it, but for tags, which must all be there.
     """
-    name, number = reference
-    if number is not None:
-        registry.get_version(tx, name, number, project=caller.project)
-    return Model.linked(registry.get(tx, name, project=caller.project), _link(services), number=number)
+    after = checked_cursor(after, is_name, what="a model's name")
+    before = checked_cursor(before, is_name, what="a model's name", name="before")
+    found = search.page(tx, project=caller.project, limit=limit, wanted=wanted, sort=sort, after=after, before=before)
+    return ModelList.part([ModelSummary.of(each) for each in found.models], has_more=found.has_more)
+
+
+@router.get(
+    "/facets",
+    summary="Count what models can be filtered by",
+    dependencies=READS,
+    responses=documented(401, 422, 500, 503),
+    openapi_extra=SCORE_PARAMETER,
+)
+def get_model_facets(wanted: FromBrowsing, caller: FromCaller, tx: Transaction) -> ModelFacets:
+    """What a filter could be set to, with the number of models that would be left, and the ranges of numbers. Each
+    facet's counts keep all other filters and ignore its own.
+    """
+    return ModelFacets.of(faceting.facets(tx, project=caller.project, wanted=wanted))
+
+
+@router.get(
+    "/{name}",
+    summary="Get a model",
+    dependencies=READS,
+    responses={
+        200: {"description": "The model", "headers": ETAG_HEADERS},
+        **documented(401, 404, 500, 503),
+    },
+)
+def get_model(reference: Reference, caller: FromCaller, tx: Transaction, response: Response) -> Model:
+    """The model with its card, aliases, gates and versions; `name@2` and `name@alias` answer with that version only,
+    under the version's id.
+    """
+    name, version = reference
+    row = lookup.model(tx, name, project=caller.project)
+    response.headers["ETag"] = etag(row.revision)
+    if version is None:
+        return _rendered(tx, row, lookup.versions(tx, row, limit=MOST_VERSIONS))
+    number = lookup.number_of(tx, row, version)
+    model = _rendered(tx, row, lookup.one(tx, row, number))
+    return model.model_copy(update={"id": f"{name}@{number}"})
 
 
 @router.delete("/{name}", summary="Delete a model", dependencies=WRITES, responses=documented(401, 404, 500, 503))
 def delete_model(reference: Reference, caller: FromCaller, tx: Transaction) -> ModelDeleted:
     """For good: `name@2` that version, `name` the model with all of them. The jobs stay."""
-    name, number = reference
+    name, version = reference
+    number = None if version is None else lookup.version(tx, name, version, project=caller.project).number
     registry.delete(tx, name, number, project=caller.project)
     return ModelDeleted(id=name if number is None else f"{name}@{number}")
 
 
-@router.get(
-    "/{name}/versions/{version}",
-    summary="Get a version",
-    dependencies=READS,
-    responses=documented(401, 404, 422, 500, 503),
-)
-def get_version(
-    name: Name,
-    version: Annotated[int, Path(ge=1, lt=2**31)],
-    caller: FromCaller,
-    tx: Transaction,
-    services: SharedServices,
-) -> Version:
-    """One version: what was quantized and how, what was trained, what it scores, and a link for each file."""
-    return Version.linked(name, registry.get_version(tx, name, version, project=caller.project), _link(services))
-
-
-def _link(services: Services) -> Link:
-    expires = services.settings.download_expires
-
-    def url_of(file: registry.VersionFile) -> str:
-        return services.store.presigned_get(file.object_key, expires=expires, filename=file.path.rpartition("/")[2])
-
-    return Link(url_of=url_of, expires_at=utc_now() + expires)
+def _rendered(tx: Tx, row: registry.Model, found: lookup.Slice) -> Model:
+    versions = [VersionSummary.of(row.name, each, found.scores.get(each.id, [])) for each in found.versions]
+    aliases = search.aliases_of(tx, [row.id]).get(row.id, {})
+    return Model.listing(row, aliases, versions)

@@ -4,16 +4,6 @@ from bitsmith_api.schemas.events import Event, EventList, event_id, event_seq, s
 from bitsmith_api.schemas.files import File, FileDeleted, FileList
 from bitsmith_api.schemas.health import Live, Readiness
 from bitsmith_api.schemas.jobs import Job, JobList
-from bitsmith_api.schemas.models import (
-    Link,
-    Model,
-    ModelDeleted,
-    ModelFile,
-    ModelList,
-    ModelSummary,
-    Version,
-    VersionSummary,
-)
 from bitsmith_api.schemas.uploads import (
     PartUrl,
     PartUrlList,
@@ -32,13 +22,7 @@ __all__ = [
     "FileList",
     "Job",
     "JobList",
-    "Link",
     "Live",
-    "Model",
-    "ModelDeleted",
-    "ModelFile",
-    "ModelList",
-    "ModelSummary",
     "PartUrl",
     "PartUrlList",
     "PartUrlRequest",
@@ -47,8 +31,6 @@ __all__ = [
     "UploadCompletion",
     "UploadPart",
     "UploadRequest",
-    "Version",
-    "VersionSummary",
     "event_id",
     "event_seq",
     "stream_done",

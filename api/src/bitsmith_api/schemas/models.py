@@ -1,95 +1,39 @@
-"""The registry: models, their versions, what was measured on them and where their files are."""
+"""The registry: names, and what their newest version is."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, Self
 
 from bitsmith_core import registry
-from bitsmith_core.bundle import Environment, Manifest, QuantizationFacts, Score, StageFacts, TrainingFacts
+from bitsmith_core.registry.search import Listed as Found
 from pydantic import BaseModel, Field
 
 from bitsmith_api.schemas.pages import Listed, Page
 from bitsmith_api.schemas.times import UnixSeconds, unix
+from bitsmith_api.schemas.versions import VersionSummary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """How files can be downloaded: `url_of` signs a link to a file of a version."""
-
-    url_of: Callable[[registry.VersionFile], str]
-    expires_at: datetime
-
-
-class ModelFile(BaseModel):
-    path: str = Field(examples=["model.safetensors"])
-    bytes: int
-    sha256: str
-    download_url: str = Field(description="anybody may GET it until download_expires_at, without a key")
-
-
-class VersionSummary(BaseModel):
-    id: str = Field(description="name@version", examples=["name-qsft@1"])
-    object: Literal["model.version"] = "model.version"
-    model: str
-    version: int
-    job_id: str
-    created_at: UnixSeconds
-    bytes: int = Field(description="of all files together")
-    bpw_codes: float | None = Field(
-        description="bits per weight, codes only, as model names in the field count; null for merged adapters"
-    )
-    bpw_effective: float | None = Field(description="bits per weight with scales and zeros; null for merged adapters")
-    manifest_sha256: str = Field(description="the version's identity: one digest over all its files")
-    scores: list[Score]
-
-    @classmethod
-    def of(cls, name: str, row: registry.Version) -> Self:
-        return cls(**_summary(name, row))
-
-
-class Version(VersionSummary):
-    quantization: QuantizationFacts | None = Field(description="null for merged adapters")
-    training: TrainingFacts | None
-    stages: list[StageFacts]
-    environment: Environment
-    files: list[ModelFile]
-    download_expires_at: UnixSeconds
-
-    @classmethod
-    def linked(cls, name: str, row: registry.Version, link: Link) -> Self:
-        manifest = Manifest.model_validate(row.manifest)
-        stored = {file.path: file for file in row.files}
-        return cls(
-            **_summary(name, row),
-            quantization=manifest.quantization,
-            training=manifest.training,
-            stages=manifest.stages,
-            environment=manifest.environment,
-            files=[
-                ModelFile(
-                    path=file.path,
-                    bytes=file.bytes,
-                    sha256=file.sha256,
-                    download_url=link.url_of(stored[file.path]),
-                )
-                for file in manifest.files
-            ],
-            download_expires_at=unix(link.expires_at),
-        )
-
-
-class ModelSummary(Listed):
+class ModelFacts(Listed):
     id: str = Field(description="the model's name", examples=["name-qsft"])
     object: Literal["model"] = "model"
     created: UnixSeconds
     owned_by: Literal["bitsmith"] = "bitsmith"
     base_model: str = Field(examples=["hf:org/name"])
-    latest: VersionSummary | None
+    display_name: str | None
+    task: str = Field(examples=["text-generation"])
+    visibility: Literal["project", "installation"] = Field(description="installation: all its projects may read it")
+    licence: str | None = Field(examples=["apache-2.0"])
+    tags: list[str]
+    aliases: dict[str, int] = Field(description="which version each points at", examples=[{"prod": 1}])
+
+
+class ModelSummary(ModelFacts):
+    latest: VersionSummary = Field(description="the newest version")
 
     @classmethod
-    def of(cls, row: registry.Model) -> Self:
-        return cls(**_model(row))
+    def of(cls, found: Found) -> Self:
+        return cls(
+            **facts(found.model, found.aliases),
+            latest=VersionSummary.of(found.model.name, found.version, found.scores),
+        )
 
 
 class ModelList(Page[ModelSummary]):
@@ -97,19 +41,25 @@ class ModelList(Page[ModelSummary]):
 
 
 class Model(ModelSummary):
-    versions: list[Version] = Field(description="newest first")
+    card: str | None = Field(description="markdown that people wrote")
+    gates: dict[str, Any] = Field(description="by alias: what moving it asks for")
+    revision: int = Field(description="of what people may change; the ETag")
+    versions: list[VersionSummary] = Field(description="newest first, 100 at most; /versions has them all")
 
     @classmethod
-    def linked(cls, row: registry.Model, link: Link, *, number: int | None = None) -> Self:
+    def listing(cls, row: registry.Model, aliases: dict[str, int], versions: list[VersionSummary]) -> Self:
         """
         Args:
-            number: of the one version that is meant; it is there.
+            versions: at least one, the newest first.
         """
-        versions = [version for version in row.versions if number in (None, version.number)]
-        facts = _model(row)
-        if number is not None:
-            facts |= {"id": f"{row.name}@{number}", "latest": VersionSummary.of(row.name, versions[0])}
-        return cls(**facts, versions=[Version.linked(row.name, version, link) for version in versions])
+        return cls(
+            **facts(row, aliases),
+            latest=versions[0],
+            card=row.card,
+            gates=row.gates,
+            revision=row.revision,
+            versions=versions,
+        )
 
 
 class ModelDeleted(BaseModel):
@@ -118,29 +68,15 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def _model(row: registry.Model) -> dict[str, Any]:
+def facts(row: registry.Model, aliases: dict[str, int]) -> dict[str, Any]:
     return {
         "id": row.name,
         "created": unix(row.created_at),
         "base_model": row.base_model,
-        "latest": VersionSummary.of(row.name, row.versions[0]) if row.versions else None,
+        "display_name": row.display_name,
+        "task": row.task,
+        "visibility": row.visibility,
+        "licence": row.licence,
+        "tags": row.tags,
+        "aliases": aliases,
     }
-
-
-def _summary(name: str, row: registry.Version) -> dict[str, Any]:
-    return {
-        "id": f"{name}@{row.number}",
-        "model": name,
-        "version": row.number,
-        "job_id": row.job_id,
-        "created_at": unix(row.created_at),
-        "bytes": row.bytes,
-        "bpw_codes": row.bpw_codes,
-        "bpw_effective": row.bpw_effective,
-        "manifest_sha256": row.manifest_sha256,
-        "scores": [_score(score) for score in row.scores],
-    }
-
-
-def _score(row: registry.EvalResult) -> Score:
-    return Score(**{name: getattr(row, name) for name in Score.model_fields})

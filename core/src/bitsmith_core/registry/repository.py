@@ -14,7 +14,7 @@ def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
     """The model with its versions (newest first) and their scores."""
     return tx.scalar(
         select(Model)
-        .where(Model.project_id == project, Model.name == name)
+        .where(Model.project_id == project, Model.name == name, Model.versions.any(Version.is_newest))
         .options(
             selectinload(Model.versions).selectinload(Version.scores),
             selectinload(Model.versions).selectinload(Version.files),
@@ -69,8 +69,11 @@ def remove(tx: Tx, versions: Sequence[Version]) -> None:
 
 
 def remove_model(tx: Tx, model: Model) -> None:
-    """A model that has no version any more."""
-    tx.execute(delete(Model).where(Model.id == model.id))
+    """A model that has no version any more: what people wrote about it goes, its row keeps the numbers."""
+    columns = (Model.display_name, Model.licence, Model.card)
+    defaults = {"task": "text-generation", "visibility": "project", "tags": [], "gates": {}}
+    gone = {column.key: None for column in columns} | defaults
+    tx.execute(update(Model).where(Model.id == model.id).values(**gone, revision=Model.revision + 1))
 
 
 def lock_name(tx: Tx, name: str, *, project: ProjectId) -> None:
@@ -79,20 +82,30 @@ def lock_name(tx: Tx, name: str, *, project: ProjectId) -> None:
 
 
 def get_or_make(tx: Tx, *, project: ProjectId, name: str, base_model: str) -> Model:
-    """The model of that name, its row locked so that two publishers cannot take the same version number."""
+    """The model of that name, its row locked so that two publishers cannot take the same version number.
+
+    One that was deleted begins anew, but for its numbers.
+    """
     lock_name(tx, name, project=project)
     model = tx.scalar(select(Model).where(Model.project_id == project, Model.name == name))
     if model is None:
         model = Model(id=new_model_id(), project_id=project, name=name, base_model=base_model)
         tx.add(model)
         tx.flush()
+    elif tx.scalar(select(func.count()).where(Version.model_id == model.id, Version.is_newest)) == 0:
+        model.base_model, model.created_at = base_model, func.now()
+        tx.flush()
     return model
 
 
 def retire_newest(tx: Tx, model: Model) -> int:
-    """The number of the version that is the newest no more; 0: there was none."""
-    newest = update(Version).where(Version.model_id == model.id, Version.is_newest).values(is_newest=False)
-    return tx.scalar(newest.returning(Version.number)) or 0
+    """The last number that was given to a version of the model, which is the newest no more; the next one is taken.
+
+    A deleted version's number is never given again: a name and a number are one set of bytes, for ever.
+    """
+    tx.execute(update(Version).where(Version.model_id == model.id, Version.is_newest).values(is_newest=False))
+    taken = update(Model).where(Model.id == model.id).values(last_number=Model.last_number + 1)
+    return tx.scalars(taken.returning(Model.last_number)).one() - 1
 
 
 def training_file(tx: Tx, job_id: JobId) -> FileId | None:

@@ -20,13 +20,17 @@ from bitsmith_core.ids import EvalId, FileId, JobId, JudgementId, ModelId, Proje
 
 
 class Model(Base):
-    """A name in the registry; its versions are what people download."""
+    """A name in the registry; its versions are what people download.
+
+    A model without versions was deleted: nobody sees it, and only its numbers and its aliases' history are kept.
+    """
 
     __tablename__ = "models"
     __table_args__ = (
         CheckConstraint("visibility IN ('project','installation')", name="visibility"),
         UniqueConstraint("project_id", "name"),
         Index("ix_models_tags", "tags", postgresql_using="gin"),
+        Index("ix_models_shared", "name", postgresql_where=text("visibility = 'installation'")),
     )
 
     id: Mapped[ModelId] = mapped_column(primary_key=True)
@@ -41,6 +45,7 @@ class Model(Base):
     tags: Mapped[list[str]] = mapped_column(server_default=text("'[]'::jsonb"))
     gates: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # alias -> what it asks for
     revision: Mapped[int] = mapped_column(server_default="1")  # of what people may change: the ETag
+    last_number: Mapped[int] = mapped_column(server_default="0")  # of its versions, deleted ones too: never given again
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -155,6 +160,7 @@ class EvalResult(Base):
         UniqueConstraint("eval_id", "subject", "task", "metric"),
         Index("ix_eval_results_version", "version_id", "id"),
         Index("ix_eval_results_headline", "task", "value", "version_id", postgresql_where=text("is_headline")),
+        Index("ix_eval_results_headline_of", "version_id", "task", unique=True, postgresql_where=text("is_headline")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
