@@ -169,9 +169,8 @@ def fill(client: Client, database: Database, request: dict[str, object], *, num_
     with database.transaction() as tx:
         lease = jobs.claim(tx, job, worker="bench", ttl=timedelta(hours=1))
         assert lease is not None
-        version = registry.publish(
-            tx, project=DEFAULT_PROJECT, name="pattern", job_id=job, manifest=manifest(), prefix=lease.prefix
-        )
+        registry.blobs.hold(tx, manifest().files)
+        version = registry.publish(tx, project=DEFAULT_PROJECT, name="pattern", job_id=job, manifest=manifest())
         jobs.finish(tx, lease, result="pattern@1")
     with database.transaction() as tx:
         tx.execute(text(_COPY_JOBS), {"count": num_jobs, "pattern": job})

@@ -93,10 +93,9 @@ class Platform:
         job_id = self.submit()
         lease = self.claim(job_id)
         with self.database.transaction() as tx:
-            prefix = f"{lease.prefix}/artifacts"
-            version = registry.publish(
-                tx, project=DEFAULT_PROJECT, name=name, job_id=job_id, manifest=manifest or MANIFEST, prefix=prefix
-            )
+            manifest = manifest or MANIFEST
+            registry.blobs.hold(tx, manifest.files)
+            version = registry.publish(tx, project=DEFAULT_PROJECT, name=name, job_id=job_id, manifest=manifest)
             jobs.finish(tx, lease, result=f"{name}@{version.number}")
         return job_id
 

@@ -34,13 +34,13 @@ def work(database: Database, store: S3Store, folder: Path) -> None:
     with database.transaction() as tx:
         lease = jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE)
     assert lease is not None
-    prefix = f"{lease.prefix}/artifacts"
     for entry in MANIFEST.files:
         content = folder / "content"
         content.write_bytes(b"x" * entry.bytes)
-        store.put_file(f"{prefix}/{entry.path}", content)
+        store.put_file(registry.blobs.object_key(entry.sha256), content)
     with database.transaction() as tx:
-        registry.publish(tx, project=DEFAULT_PROJECT, name="name-demo", job_id=job_id, manifest=MANIFEST, prefix=prefix)
+        registry.blobs.hold(tx, MANIFEST.files)
+        registry.publish(tx, project=DEFAULT_PROJECT, name="name-demo", job_id=job_id, manifest=MANIFEST)
         jobs.finish(tx, lease, result="name-demo@1")
 
 

@@ -47,16 +47,15 @@ def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
         client.headers.update(as_key(issued["key"]))
         platform = Platform(client=client, database=database)
         job_id = platform.submit()
-        lease = platform.claim(job_id)
+        platform.claim(job_id)
         upload = client.post(
             "/v1/uploads",
             json={"filename": "f.jsonl", "purpose": "fine-tune", "bytes": 40, "mime_type": "application/jsonl"},
         )
         assert upload.status_code == 200, upload.text
         with database.transaction() as tx:
-            registry.publish(
-                tx, project=ProjectId(blue), name="blues", job_id=job_id, manifest=MANIFEST, prefix=lease.prefix
-            )
+            registry.blobs.hold(tx, MANIFEST.files)
+            registry.publish(tx, project=ProjectId(blue), name="blues", job_id=job_id, manifest=MANIFEST)
             webhook, delivery = new_webhook_id(), new_delivery_id()
             tx.execute(
                 text(

@@ -70,7 +70,8 @@ def test_every_end_of_a_job_is_told_and_what_it_published(tx: Tx, spec: JobSpec)
     tx.expire_all()
     lease = jobs.claim(tx, succeeds, worker="w", ttl=MINUTE)
     assert lease is not None
-    registry.publish(tx, project=DEFAULT_PROJECT, name="m", job_id=succeeds, manifest=MANIFEST, prefix="p")
+    registry.blobs.hold(tx, MANIFEST.files)
+    registry.publish(tx, project=DEFAULT_PROJECT, name="m", job_id=succeeds, manifest=MANIFEST)
     jobs.finish(tx, lease, result="m@1")
     lease = jobs.claim(tx, fails, worker="w", ttl=MINUTE)
     assert lease is not None

@@ -5,7 +5,7 @@ from bitsmith_core import jobs, registry
 from bitsmith_core.bundle import Environment, FileEntry, Manifest, QuantizationFacts, Score
 from bitsmith_core.db import Tx
 from bitsmith_core.errors import NotFound
-from bitsmith_core.ids import DEFAULT_PROJECT
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.spec import JobSpec
 
 
@@ -30,23 +30,25 @@ def manifest(content: str = "a") -> Manifest:
     )  # fmt: skip
 
 
+def published(tx: Tx, job_id: JobId) -> registry.Version:
+    registry.blobs.hold(tx, manifest().files)
+    return registry.publish(tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job_id, manifest=manifest())
+
+
 def test_a_job_publishes_once_however_often_it_is_repeated(tx: Tx, spec: JobSpec) -> None:
     job = jobs.submit(tx, spec, project=DEFAULT_PROJECT)
-    first = registry.publish(
-        tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest(), prefix="p"
-    )
-    again = registry.publish(
-        tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest("b"), prefix="q"
-    )
-    assert (again.id, [file.object_key for file in again.files]) == (first.id, ["p/model.safetensors"])
+    first = published(tx, job.id)
+    again = registry.publish(tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest("b"))
+    assert (again.id, [file.sha256 for file in again.files]) == (first.id, ["a" * 64])
     assert registry.count_versions(tx) == 1
     assert registry.results_of(tx, [job.id]) == {job.id: "tiny-test@1"}
 
 
 def test_merged_adapters_are_published_without_bits_per_weight(tx: Tx, spec: JobSpec) -> None:
     job = jobs.submit(tx, spec, project=DEFAULT_PROJECT)
+    registry.blobs.hold(tx, manifest().files)
     adapters = manifest().model_copy(update={"quantization": None})
-    registry.publish(tx, project=DEFAULT_PROJECT, name="tiny-lora", job_id=job.id, manifest=adapters, prefix="p")
+    registry.publish(tx, project=DEFAULT_PROJECT, name="tiny-lora", job_id=job.id, manifest=adapters)
     tx.expire_all()
     found = registry.get_version(tx, "tiny-lora", 1, project=DEFAULT_PROJECT)
     assert (found.bpw_codes, found.bpw_effective) == (None, None)
@@ -56,9 +58,7 @@ def test_merged_adapters_are_published_without_bits_per_weight(tx: Tx, spec: Job
 def test_versions_of_a_name_are_numbered(tx: Tx, spec: JobSpec) -> None:
     for _ in range(3):
         job = jobs.submit(tx, spec, project=DEFAULT_PROJECT)
-        registry.publish(
-            tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest(), prefix=f"jobs/{job.id}"
-        )
+        published(tx, job.id)
     tx.expire_all()
     model = registry.get(tx, "tiny-test", project=DEFAULT_PROJECT)
     assert [version.number for version in model.versions] == [3, 2, 1]
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_said_plainly(tx: Tx, spec: JobSpec) -> None:
     with pytest.raises(NotFound, match="no model 'absent'"):
         registry.get(tx, "absent", project=DEFAULT_PROJECT)
     job = jobs.submit(tx, spec, project=DEFAULT_PROJECT)
-    registry.publish(tx, project=DEFAULT_PROJECT, name="tiny-test", job_id=job.id, manifest=manifest(), prefix="p")
+    published(tx, job.id)
     tx.expire_all()
     with pytest.raises(NotFound, match="has no version 9; its newest is 1"):
         registry.get_version(tx, "tiny-test", 9, project=DEFAULT_PROJECT)

@@ -224,14 +224,8 @@ class Deed:
 
 
 def publish_and_finish(tx: Tx, lease: Lease) -> None:
-    version = registry.publish(
-        tx,
-        project=lease.project,
-        name="tiny",
-        job_id=lease.job_id,
-        manifest=manifest(),
-        prefix=f"{lease.prefix}/artifacts",
-    )
+    registry.blobs.hold(tx, manifest().files)
+    version = registry.publish(tx, project=lease.project, name="tiny", job_id=lease.job_id, manifest=manifest())
     jobs.finish(tx, lease, result=f"tiny@{version.number}")
 
 

@@ -179,7 +179,8 @@ def test_chat_without_a_serving_service_is_a_server_error_that_says_what_to_do(s
     with database.transaction() as tx:
         lease = jobs.claim(tx, job_id, worker="gpu-0", ttl=timedelta(minutes=1))
         assert lease is not None
-        registry.publish(tx, project=lease.project, name="tiny", job_id=job_id, manifest=MANIFEST, prefix=lease.prefix)
+        registry.blobs.hold(tx, MANIFEST.files)
+        registry.publish(tx, project=lease.project, name="tiny", job_id=job_id, manifest=MANIFEST)
         jobs.finish(tx, lease, result="tiny@1")
     with pytest.raises(openai.InternalServerError, match="BITSMITH_SERVING_URL") as caught:
         sdk.with_options(max_retries=0).chat.completions.create(

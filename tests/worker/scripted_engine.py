@@ -142,6 +142,7 @@ def export(spec: JobSpec, stages: list[StageFacts]) -> None:
     folder = OUT / "artifacts"
     (folder / "native").mkdir(parents=True)
     (folder / "native" / "weights.bin").write_bytes(b"w" * 5000)
+    (folder / "attempt.txt").write_text(OUT.parent.name)  # no two attempts make the same bundle
     seen = sorted(name for name in os.environ if name.startswith("BITSMITH_"))
     (folder / "environment.txt").write_text(repr(seen))
     (folder / "inputs.txt").write_text(repr(sorted(path.name for path in INPUTS.rglob("*"))))

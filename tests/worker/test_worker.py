@@ -1,5 +1,6 @@
 """What a worker promises while nothing dies: one attempt, a whole history, a version whose files are really there."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -29,22 +30,21 @@ def test_a_job_becomes_a_version_whose_files_are_in_the_store(platform: Platform
     assert platform.events(job_id)[-1]["result"] == "base-qsft@1"
     with platform.database.transaction() as tx:
         version = registry.get_version(tx, "base-qsft", 1, project=DEFAULT_PROJECT)
-    prefix = prefix_of(version)
-    listed = {found.key.removeprefix(f"{prefix}/") for found in platform.store.list(prefix)}
-    assert listed == {"manifest.json", "environment.txt", "inputs.txt", "native/weights.bin"}
-
-    seen = platform.folder / "seen.txt"
-    platform.store.get_file(f"{prefix}/environment.txt", seen)
-    assert seen.read_text() == "[]", "the engine must see none of our settings"
-    platform.store.get_file(f"{prefix}/inputs.txt", seen)
-    assert seen.read_text() == "['model', 'packs', 'training.jsonl', 'validation.jsonl']"
+    contents = contents_of(platform, version)
+    assert set(contents) == {"attempt.txt", "environment.txt", "inputs.txt", "native/weights.bin"}
+    assert contents["environment.txt"] == b"[]", "the engine must see none of our settings"
+    assert contents["inputs.txt"] == b"['model', 'packs', 'training.jsonl', 'validation.jsonl']"
     until(lambda: list(platform.scratch.iterdir()) == [], what="clean scratch")
 
 
-def prefix_of(version: registry.Version) -> str:
-    """Where all its files are."""
-    (prefix,) = {file.object_key.removesuffix(f"/{file.path}") for file in version.files}
-    return prefix
+def contents_of(platform: Platform, version: registry.Version) -> dict[str, bytes]:
+    """Its files, each of which lies under its own digest."""
+    contents: dict[str, bytes] = {}
+    for file in version.files:
+        content = contents[file.path] = platform.store.read(file.object_key, offset=0, length=file.bytes)
+        digest = hashlib.sha256(content).hexdigest()
+        assert (file.sha256, file.object_key) == (digest, f"blobs/{digest[:2]}/{digest}")
+    return contents
 
 
 @pytest.mark.failure("message repeated")

@@ -1,6 +1,7 @@
 """What may leave an attempt's folder: the engine's own regular files, as its manifest describes them."""
 
 import errno
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -93,6 +94,36 @@ def test_a_manifest_that_lies_is_refused_with_the_lie(tmp_path: Path) -> None:
         assert caught.value.line.code == "bad_artifacts"
     with pytest.raises(AttemptFailed, match="it announced"):
         read_manifest(folder, "0" * 64)
+
+
+def test_artifacts_go_up_under_their_digests_once_and_what_is_there_whole_is_not_sent_again(
+    settings: WorkerSettings, lease: Lease, store: S3Store, tmp_path: Path
+) -> None:
+    def key_of(content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        return f"blobs/{digest[:2]}/{digest}"
+
+    def stored(content: bytes) -> bytes:
+        return store.read(key_of(content), offset=0, length=100)
+
+    equal, there, cut, new = (f"{lease.job_id} {word}".encode() for word in ("equal", "there", "cut", "new"))
+    (tmp_path / "object").write_bytes(b"T" * len(there))  # its size, so it passes for it: whoever sends it again shows
+    store.put_file(key_of(there), tmp_path / "object")
+    (tmp_path / "object").write_bytes(cut[:-1])
+    store.put_file(key_of(cut), tmp_path / "object")
+    with Workspace(settings, store, lease) as workspace:
+        artifacts = workspace.out / "artifacts"
+        (artifacts / "bf16").mkdir(parents=True)
+        for path, content in {"a": equal, "bf16/a": equal, "there": there, "cut": cut, "new": new}.items():
+            (artifacts / path).write_bytes(content)
+        manifest = workspace.check_artifacts(written(artifacts, describe_files(artifacts)))
+        workspace.upload_artifacts(manifest)
+
+    assert (stored(equal), stored(cut), stored(new)) == (equal, cut, new)
+    assert stored(there) == b"T" * len(there)
+    assert list(store.list(f"{lease.prefix}/")) == []
+    for content in (equal, there, cut, new):
+        store.delete(key_of(content))
 
 
 def test_a_stage_goes_up_without_what_its_links_lead_to(

@@ -17,6 +17,7 @@ BitsmithError
 |       `-- LeaseLost       another attempt owns the job now; write nothing more
 `-- Transient               retried with back-off
     |-- QuotaExceeded       the project has as much as it may; something must go first
+    |-- FilesGone           bytes that a version was to have were swept away; they are sent again
     |-- StoreUnavailable
     |-- QueueUnavailable
     `-- DatabaseUnavailable
@@ -119,6 +120,10 @@ class LeaseLost(Conflict):
 
 class QuotaExceeded(Transient):
     code = "quota_exceeded"
+
+
+class FilesGone(Transient):
+    code = "files_gone"
 
 
 class StoreUnavailable(Transient):

@@ -11,7 +11,7 @@ from itertools import groupby
 from types import TracebackType
 from typing import Self
 
-from bitsmith_core import files, identity, jobs, uploads
+from bitsmith_core import files, identity, jobs, registry, uploads
 from bitsmith_core.clock import utc_now
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, NotFound, StoreUnavailable
@@ -56,6 +56,7 @@ class Janitor:
         orphans = timedelta(seconds=self._settings.orphans_kept_s)
         swept = {
             "job_objects": sweep_jobs(self._database, self._store, older_than=now - orphans),
+            "version_objects": registry.sweep(self._database, self._store, older_than=orphans),
             "file_objects": files.sweep(self._database, self._store, older_than=orphans),
             "upload_parts": uploads.sweep(self._database, self._store, older_than=orphans),
         }

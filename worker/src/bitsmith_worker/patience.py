@@ -44,6 +44,11 @@ class PatientStore:
         except NotFound as error:  # the bucket
             raise AttemptFailed(FailureClass.INFRA, "store_misconfigured", f"Cannot store {key}: {error}.") from error
 
+    def has(self, key: str, *, size_bytes: int) -> bool:
+        """Whether the object is there, whole. Raises AttemptFailed."""
+        found = self._patiently(partial(self._store.stat, key))
+        return found is not None and found.bytes == size_bytes
+
     def delete_below(self, prefix: str) -> None:
         """Once, without patience: what stays is the janitor's."""
         try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from bitsmith_core import files, jobs, registry, telemetry
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Database, Tx
-from bitsmith_core.errors import DatabaseUnavailable, LeaseLost
+from bitsmith_core.errors import DatabaseUnavailable, FilesGone, LeaseLost
 from bitsmith_core.files import File
 from bitsmith_core.ids import FileId, JobId
 from bitsmith_core.jobs import Checkpoint, EngineEnd, Lease
@@ -58,7 +58,6 @@ class Result:
 
     name: str
     manifest: Manifest
-    prefix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +148,13 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
                 return ended.outcome, end
 
             with _stage(journal, Stage.PUBLISHING):
-                manifest, prefix = heartbeat.wait_for(
-                    transfers.submit(workspace.upload_artifacts, ended.outcome.manifest_sha256)
+                manifest = heartbeat.wait_for(
+                    transfers.submit(workspace.check_artifacts, ended.outcome.manifest_sha256)
                 )
+                _patiently(tools, heartbeat, partial(registry.blobs.hold, files=manifest.files))
+                heartbeat.wait_for(transfers.submit(workspace.upload_artifacts, manifest))
             journal.flush(heartbeat.pause)
-            return Result(name=order.spec.model_name, manifest=manifest, prefix=prefix), end
+            return Result(name=order.spec.model_name, manifest=manifest), end
     except AttemptOver as over:
         return over.ending, end
     except AttemptFailed as failed:
@@ -278,6 +279,10 @@ def _settle(
             return
         except DatabaseUnavailable as error:
             log.warning("attempt.unheard", reason=str(error))
+        except FilesGone as error:  # it was silent for longer than orphans are kept
+            problem = f"The result was swept away before it was published: {error}."
+            outcome = Failed(failure=FailureClass.INFRA, code="files_gone", message=problem)
+            continue
         if heartbeat.ending() is Ending.LEAVING and time.monotonic() > give_up_at:
             log.warning("attempt.fell_silent", reason="this worker is leaving")
             return
@@ -300,7 +305,6 @@ def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending, end: EngineEnd
         name=outcome.name,
         job_id=lease.job_id,
         manifest=outcome.manifest,
-        prefix=outcome.prefix,
     )
     result = f"{version.model.name}@{version.number}"
     jobs.finish(tx, lease, result=result, end=end)

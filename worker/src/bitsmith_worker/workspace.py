@@ -20,6 +20,7 @@ from bitsmith_core.bundle import MANIFEST, Manifest, file_sha256
 from bitsmith_core.errors import NotFound
 from bitsmith_core.files import File
 from bitsmith_core.jobs import Checkpoint, Lease
+from bitsmith_core.registry import blobs
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
 from bitsmith_core.wire import ADJUSTMENTS_FILE, Adjustments, FailureClass
@@ -130,20 +131,29 @@ class Workspace:
     def forget(self, prefix: str) -> None:
         self._store.delete_below(prefix)
 
-    def upload_artifacts(self, expected_sha256: str) -> tuple[Manifest, str]:
-        """Check what the engine left against its manifest and put it into the store, the manifest last.
+    def check_artifacts(self, expected_sha256: str) -> Manifest:
+        """What the engine left, after every file of it was found to be what its manifest says.
 
         Raises:
             AttemptFailed
         """
-        prefix = f"{self._lease.prefix}/artifacts"
-        folder = self.out / "artifacts"
         with _disk_errors():
-            manifest = read_manifest(folder, expected_sha256)
-            for entry in manifest.files:
-                self._store.put(f"{prefix}/{entry.path}", folder / entry.path)
-            self._store.put(f"{prefix}/{MANIFEST}", folder / MANIFEST)
-        return manifest, prefix
+            return read_manifest(self.out / "artifacts", expected_sha256)
+
+    def upload_artifacts(self, manifest: Manifest) -> None:
+        """Put each file under its digest, unless the store has it whole. Nobody sees them before a version names them.
+
+        Hold them before, or a sweep may take what this finds to be there.
+
+        Raises:
+            AttemptFailed
+        """
+        entries = {entry.sha256: entry for entry in manifest.files}  # equal ones once
+        with _disk_errors():
+            for entry in entries.values():
+                key = blobs.object_key(entry.sha256)
+                if not self._store.has(key, size_bytes=entry.bytes):
+                    self._store.put(key, self.out / "artifacts" / entry.path)
 
     def _fetch_file(self, file: File, path: Path) -> None:
         try:

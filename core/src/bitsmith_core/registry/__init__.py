@@ -1,6 +1,7 @@
 """The registry of quantized checkpoints."""
 
 from bitsmith_core.db.models import EvalResult, Model, Version, VersionFile
+from bitsmith_core.registry import blobs
 from bitsmith_core.registry.service import (
     Outcome,
     count_versions,
@@ -13,6 +14,7 @@ from bitsmith_core.registry.service import (
     publish,
     results_of,
 )
+from bitsmith_core.registry.sweep import sweep
 
 __all__ = [
     "EvalResult",
@@ -20,6 +22,7 @@ __all__ = [
     "Outcome",
     "Version",
     "VersionFile",
+    "blobs",
     "count_versions",
     "delete",
     "facts_of_base",
@@ -29,4 +32,5 @@ __all__ = [
     "page",
     "publish",
     "results_of",
+    "sweep",
 ]

@@ -10,7 +10,7 @@ from bitsmith_core.db.models import Eval, EvalResult, Model, Version, VersionFil
 from bitsmith_core.delivery import EventType
 from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import JobId, ProjectId, new_eval_id
-from bitsmith_core.registry import repository
+from bitsmith_core.registry import blobs, repository
 
 EVALS = "evals.json"
 """The bundle's file with what was scored, item by item."""
@@ -22,21 +22,22 @@ class Outcome:
     tokens: int | None  # with a loss; None: nothing was trained
 
 
-def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: Manifest, prefix: str) -> Version:
+def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: Manifest) -> Version:
     """A finished job's bundle becomes the next version of the project's `name`.
 
-    Call it in the transaction that finishes the job, so that the lease fences both. Idempotent: a job
-    that has published already gets its version again, so the last step may be repeated after a crash.
+    Its files are held (`blobs.hold`) and complete in the store before this is called. Call it in the transaction that
+    finishes the job, so that the lease fences both. Idempotent: a job that has published already gets its version
+    again, so the last step may be repeated after a crash.
 
-    Args:
-        prefix: where the bundle's files are in the object store; they are complete before this is called.
+    Raises:
+        FilesGone: the files are not held any more.
     """
     published = repository.version_of_job(tx, job_id)
     if published is not None:
         return published
     model = repository.get_or_make(tx, project=project, name=name, base_model=manifest.base_model)
     quantization = manifest.quantization
-    object_keys = {file.path: f"{prefix}/{file.path}" for file in manifest.files}
+    object_keys = blobs.claim(tx, manifest.files)
     version = Version(
         model=model,
         number=repository.retire_newest(tx, model) + 1,

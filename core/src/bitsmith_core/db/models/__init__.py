@@ -4,10 +4,20 @@ from bitsmith_core.db.models.delivery import AuditEvent, Outbox, Webhook, Webhoo
 from bitsmith_core.db.models.files import File, Upload, UploadPart
 from bitsmith_core.db.models.identity import ApiKey, IdempotencyKey, Project
 from bitsmith_core.db.models.jobs import Attempt, Checkpoint, Job, JobEvent, LogChunk, MetricChunk, Worker
-from bitsmith_core.db.models.registry import Alias, AliasMove, Eval, EvalResult, Judgement, Model, Version, VersionFile
+from bitsmith_core.db.models.registry import (
+    Alias,
+    AliasMove,
+    Blob,
+    Eval,
+    EvalResult,
+    Judgement,
+    Model,
+    Version,
+    VersionFile,
+)
 
 __all__ = [
-    "Alias", "AliasMove", "ApiKey", "Attempt", "AuditEvent", "Checkpoint", "Eval", "EvalResult", "File",
+    "Alias", "AliasMove", "ApiKey", "Attempt", "AuditEvent", "Blob", "Checkpoint", "Eval", "EvalResult", "File",
     "IdempotencyKey", "Job", "JobEvent", "Judgement", "LogChunk", "MetricChunk", "Model", "Outbox", "Project", "Upload",
     "UploadPart", "Version", "VersionFile", "Webhook", "WebhookDelivery", "Worker",
 ]  # fmt: skip

@@ -99,7 +99,16 @@ class VersionFile(Base):
     path: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
-    object_key: Mapped[str]
+    object_key: Mapped[str] = mapped_column(ForeignKey("blobs.object_key"))
+
+
+class Blob(Base):
+    """An object that may hold a file of versions, or will: what the sweep and a publication meet at."""
+
+    __tablename__ = "blobs"
+
+    object_key: Mapped[str] = mapped_column(primary_key=True)
+    held_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when somebody last came to use it
 
 
 class Alias(Base):
@@ -141,7 +150,7 @@ class Eval(Base):
     """One evaluation of a version: its job's own, or a later one by a job of its own."""
 
     __tablename__ = "evals"
-    __table_args__ = (Index("ix_evals_version", "version_id", "id"),)
+    __table_args__ = (Index("ix_evals_version", "version_id", "id"), Index("ix_evals_items_key", "items_key"))
 
     id: Mapped[EvalId] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
