@@ -16,6 +16,7 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
+from bitsmith_core import jobs
 from bitsmith_core.db import Database
 from bitsmith_core.settings import DatabaseSettings, StorageSettings
 from hypothesis import HealthCheck, Phase
@@ -94,6 +95,7 @@ class World:
             "version": lambda: 1,
             "project_id": lambda: self._post("/v1/projects", name="of somebody"),
             "key_id": lambda: self._post("/v1/api_keys", name="of somebody"),
+            "worker": self._report,
             "webhook_id": lambda: self._post("/v1/webhooks", url="https://1.1.1.1/hook"),
         }
         return makers[name]()
@@ -102,6 +104,11 @@ class World:
         answer = self.client.post(path, json=body or None)
         assert answer.status_code == 200, answer.text
         return answer.json()["id"]
+
+    def _report(self) -> str:
+        with self.platform.database.transaction() as tx:
+            jobs.workers.report(tx, name="gpu-0", device="cpu", local_models=[])
+        return "gpu-0"
 
     def _publish(self) -> str:
         self.platform.publish("tiny")

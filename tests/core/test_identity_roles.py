@@ -17,8 +17,8 @@ def test_a_viewer_changes_nothing() -> None:
     assert all(scope.endswith(":read") for scope in SCOPES[Role.VIEWER])
 
 
-def test_only_the_installation_makes_projects() -> None:
-    assert ALL_SCOPES - SCOPES[Role.ADMIN] == {"projects:write"}
+def test_only_the_installation_makes_projects_and_drains_workers() -> None:
+    assert ALL_SCOPES - SCOPES[Role.ADMIN] == {"projects:write", "workers:write"}
 
 
 @pytest.mark.parametrize("scope", ["keys:read", "keys:write", "audit:read"])

@@ -20,6 +20,7 @@ from bitsmith_api.routes import (
     usage,
     versions,
     webhooks,
+    workers,
 )
 
 public = [health.router, session.door, ui.router]
@@ -41,6 +42,7 @@ behind_key = [
     webhooks.router,
     usage.router,
     session.router,
+    workers.router,
 ]
 
 __all__ = ["behind_key", "public"]

@@ -1,7 +1,8 @@
 """What a key may do: its role says at most, its scopes say less. Pure.
 
 A scope is `<resource>:read` or `<resource>:write`. A role is a set of scopes, and a key with scopes of its own has
-those of them that its role has. `projects:write` is in no role: only who runs the installation makes projects.
+those of them that its role has. `projects:write` and `workers:write` are in no role: they are for who runs the
+installation.
 """
 
 from collections.abc import Collection
@@ -9,7 +10,7 @@ from enum import StrEnum
 
 from bitsmith_core.errors import Invalid, Problem
 
-RESOURCES = ("files", "jobs", "models", "chat", "webhooks", "keys", "usage", "audit", "projects")
+RESOURCES = ("files", "jobs", "models", "chat", "webhooks", "keys", "usage", "audit", "projects", "workers")
 
 ALL_SCOPES = frozenset(f"{resource}:{access}" for resource in RESOURCES for access in ("read", "write"))
 
@@ -22,14 +23,14 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_VIEWER = frozenset({"files:read", "jobs:read", "models:read", "usage:read", "projects:read"})
+_VIEWER = frozenset({"files:read", "jobs:read", "models:read", "usage:read", "projects:read", "workers:read"})
 _MEMBER = _VIEWER | {
     "files:write", "jobs:write", "models:write", "chat:read", "chat:write", "webhooks:read", "webhooks:write",
 }  # fmt: skip
 SCOPES: dict[Role, frozenset[str]] = {
     Role.VIEWER: _VIEWER,
     Role.MEMBER: _MEMBER,
-    Role.ADMIN: ALL_SCOPES - {"projects:write"},
+    Role.ADMIN: ALL_SCOPES - {"projects:write", "workers:write"},
 }
 
 

@@ -1,15 +1,24 @@
 """Who is there to do the work, by their own report."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Job, Worker
+from bitsmith_core.errors import NotFound
 
 ALIVE_FOR = timedelta(seconds=20)  # four missed reports of 5 s
+
+
+class Seen(NamedTuple):
+    """A worker, and what is known of it just now."""
+
+    worker: Worker
+    is_alive: bool
+    job: Job | None  # whose lease it holds
 
 
 def report(
@@ -60,9 +69,33 @@ def alive(tx: Tx) -> list[Worker]:
     return list(tx.scalars(select(Worker).where(_is_alive()).order_by(Worker.name)))
 
 
+def page(tx: Tx, *, limit: int, after: str | None = None) -> list[Seen]:
+    """By name; those that fell silent too, until they leave or come again."""
+    return _seen(tx, Worker.name > (after or ""), limit=limit)
+
+
+def get(tx: Tx, name: str) -> Seen:
+    """
+    Raises:
+        NotFound: nobody of that name has reported.
+    """
+    for seen in _seen(tx, Worker.name == name, limit=1):
+        return seen
+    raise NotFound(f"there is no worker {name}")
+
+
+def _seen(tx: Tx, wanted: ColumnElement[bool], *, limit: int) -> list[Seen]:
+    query = select(Worker, _is_alive()).where(wanted).order_by(Worker.name).limit(limit)
+    found = [(worker, is_alive) for worker, is_alive in tx.execute(query)]
+    names = [worker.name for worker, _ in found]
+    held = select(Job).where(_is_held(), Job.lease_worker.in_(names)).order_by(Job.lease_expires_at)
+    jobs = {job.lease_worker: job for job in tx.scalars(held)}
+    return [Seen(worker, is_alive, jobs.get(worker.name)) for worker, is_alive in found]
+
+
 def idle_count(tx: Tx) -> int:
     """Live workers that hold no lease and are not draining; each takes one job at a time."""
-    busy = select(Job.lease_worker).where(Job.status == "running", Job.lease_expires_at > func.now())
+    busy = select(Job.lease_worker).where(_is_held())
     query = select(func.count()).select_from(Worker).where(_is_alive(), ~Worker.is_draining, Worker.name.not_in(busy))
     return tx.scalar(query) or 0
 
@@ -79,3 +112,7 @@ def are_others_alive(name: str) -> ColumnElement[bool]:
 
 def _is_alive() -> ColumnElement[bool]:
     return Worker.seen_at > func.now() - ALIVE_FOR
+
+
+def _is_held() -> ColumnElement[bool]:
+    return and_(Job.status == "running", Job.lease_expires_at > func.now())
