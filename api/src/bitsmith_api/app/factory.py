@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from bitsmith_core.db import Database
+from bitsmith_core.registry.items import Items
 from bitsmith_core.storage import ObjectStore
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -46,6 +47,7 @@ def create_app(*, settings: ApiSettings, database: Database, store: ObjectStore)
         settings=settings,
         database=database,
         store=store,
+        items=Items(store),
         metrics=Metrics(database),
         rates=Rates(settings.limits_url),
         serving=Serving(settings.serving_url, settings.serving_token),

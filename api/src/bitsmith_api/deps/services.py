@@ -6,6 +6,7 @@ from typing import Annotated
 
 from anyio import CapacityLimiter
 from bitsmith_core.db import Database, Tx
+from bitsmith_core.registry.items import Items
 from bitsmith_core.storage import ObjectStore
 from fastapi import Depends
 from fastapi.concurrency import contextmanager_in_threadpool
@@ -39,6 +40,7 @@ class Services:
     settings: ApiSettings
     database: Database
     store: ObjectStore
+    items: Items  # of evaluations
     metrics: Metrics
     rates: Rates
     serving: Serving

@@ -5,8 +5,8 @@
 A gate refuses a loss that is both significant and larger than `max_loss`, so that noise passes. Tasks of one gate are
 judged together (Holm), so that a suite of many tasks refuses no more often by chance than one task does.
 
-How an alias is moved: `plan` in a transaction says what to compare, `compare.compare` reads the items outside of any,
-`judge` decides, and a second transaction moves the alias if its revision and the model's are still the same.
+How an alias is moved: `trials.plan` says in a transaction what to compare, `trials.decide` reads the items outside of
+any and judges, and a second transaction moves the alias if its revision and the model's are still the same.
 """
 
 from collections.abc import Sequence

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitsmith_core import delivery
-from bitsmith_core.bundle import Manifest, QuantizationFacts
+from bitsmith_core.bundle import EVALS, Manifest, QuantizationFacts
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Eval, EvalResult, Model, Version, VersionFile
+from bitsmith_core.db.models import Version, VersionFile
 from bitsmith_core.delivery import EventType
-from bitsmith_core.errors import NotFound
-from bitsmith_core.ids import JobId, ProjectId, new_eval_id
-from bitsmith_core.registry import blobs, repository
-
-EVALS = "evals.json"
-"""The bundle's file with what was scored, item by item."""
+from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.registry import blobs, evals, repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,46 +51,9 @@ def publish(tx: Tx, *, project: ProjectId, name: str, job_id: JobId, manifest: M
     )
     tx.add(version)
     tx.flush()
-    _record_scores(tx, version, job_id=job_id, manifest=manifest, items_key=object_keys.get(EVALS))
+    # The job's own evaluation of what it made, and of what that came from.
+    evals.record(tx, version.id, version.subject, job_id=job_id, manifest=manifest, items_key=object_keys.get(EVALS))
     delivery.emit(tx, project=project, type=EventType.VERSION_PUBLISHED, target=f"{name}@{version.number}")
-    return version
-
-
-def _record_scores(tx: Tx, version: Version, *, job_id: JobId, manifest: Manifest, items_key: str | None) -> None:
-    """The job's own evaluation of what it made, and of what that came from."""
-    evaluation = Eval(
-        id=new_eval_id(),
-        version_id=version.id,
-        job_id=job_id,
-        engine=manifest.environment.engine,
-        environment=manifest.environment.model_dump(mode="json"),
-        items_key=items_key,
-    )
-    tx.add(evaluation)
-    tx.flush()
-    seen: set[str] = set()
-    for score in manifest.scores:
-        is_headline = score.subject == version.subject and score.task not in seen
-        if is_headline:
-            seen.add(score.task)
-        row = EvalResult(eval_id=evaluation.id, version_id=version.id, is_headline=is_headline, **score.model_dump())
-        tx.add(row)
-    tx.flush()
-
-
-def get(tx: Tx, name: str, *, project: ProjectId) -> Model:
-    """The model with all its versions and scores."""
-    model = repository.named(tx, name, project=project)
-    if model is None:
-        raise NotFound(f"there is no model {name!r} in the registry")
-    return model
-
-
-def get_version(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version:
-    version = repository.numbered(tx, name, number, project=project)
-    if version is None:
-        newest = get(tx, name, project=project).versions[0].number
-        raise NotFound(f"model {name!r} has no version {number}; its newest is {newest}")
     return version
 
 
@@ -113,27 +72,6 @@ def facts_of_base(tx: Tx, base_model: str, *, project: ProjectId) -> Quantizatio
     """What is known of a base model from the newest version that the project made of it."""
     version = repository.newest_of_base(tx, base_model, project=project)
     return None if version is None else Manifest.model_validate(version.manifest).quantization
-
-
-def delete(tx: Tx, name: str, number: int | None = None, *, project: ProjectId) -> None:
-    """Forget a version, or the model with all of them; the janitor takes the files.
-
-    The jobs stay, and say in their history what they published. A model that is published again begins at version 1.
-
-    Raises:
-        NotFound: there is no such model or version.
-    """
-    repository.lock_name(tx, name, project=project)
-    model = get(tx, name, project=project)
-    gone = model.versions if number is None else [get_version(tx, name, number, project=project)]
-    is_last = len(gone) == len(model.versions)
-    repository.remove(tx, gone)
-    if is_last:
-        repository.remove_model(tx, model)
-
-
-def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None = None) -> list[Model]:
-    return repository.page(tx, project=project, limit=limit, after=after)
 
 
 def count_versions(tx: Tx) -> int:
