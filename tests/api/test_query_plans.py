@@ -16,7 +16,7 @@ import pytest
 from bitsmith_core import files, identity, jobs, registry, uploads
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.delivery import audit, deliveries
-from bitsmith_core.identity import answers, keys, limits
+from bitsmith_core.identity import answers, keys, limits, projects
 from bitsmith_core.ids import DEFAULT_PROJECT, ApiKeyId, CheckpointId, DeliveryId, FileId, JobId, WebhookId
 from bitsmith_core.jobs import JobStatus, outbox, queries, shares
 from bitsmith_core.jobs.queries import JobFilter
@@ -151,6 +151,7 @@ def full(_database: Database) -> Iterator[Tx]:
         with _database.transaction() as tx:
             for statement in FILL.split(";\n"):
                 tx.execute(text(statement.replace(":", "\\:")))
+            jobs.figures.tally(tx)
             yield tx
             raise RollBack
     except RollBack:
@@ -318,6 +319,13 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "deliveries of long ago": lambda tx: deliveries.prune(tx, older_than=timedelta(days=30)),
     "checkpoints of long ago": lambda tx: jobs.retention.forget_checkpoints(tx, finished_before=timedelta(days=7)),
     "logs of long ago": lambda tx: jobs.retention.forget_logs(tx, finished_before=timedelta(days=30)),
+    "jobs by status": jobs.figures.by_status,
+    "attempts that are over": jobs.figures.attempts_ended,
+    "time on devices": jobs.figures.gpu_seconds,
+    "what ended since the last tally": jobs.figures.tally,
+    "deliveries by status": deliveries.counts,
+    "stored bytes": lambda tx: limits.stored_bytes(tx, project=DEFAULT_PROJECT),
+    "archiving a project": lambda tx: projects.archive(tx, projects.create(tx, name="blue").id),
     "how long jobs waited": jobs.figures.queue_waits,
     "the oldest wait": jobs.oldest_wait_seconds,
     "flip rates": jobs.figures.flip_rates,

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
-from bitsmith_core import jobs
+from bitsmith_core import files, jobs
 from bitsmith_core.clock import utc_now
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import Conflict, NotFound, QuotaExceeded
@@ -150,3 +151,38 @@ def test_there_is_no_project_that_nobody_made(tx: Tx, act: Callable[..., object]
 def test_the_default_project_stays(tx: Tx) -> None:
     with pytest.raises(Conflict):
         projects.archive(tx, DEFAULT_PROJECT)
+
+
+def test_stored_bytes_are_those_of_the_rows_however_they_came_and_went(database: Database) -> None:
+    """Counted as it happens, by transactions that do not wait for each other's ends to be seen."""
+
+    def come_and_go(number: int) -> None:
+        with database.transaction() as tx:
+            kept, gone = (
+                files.add(
+                    tx,
+                    project=DEFAULT_PROJECT,
+                    filename=f"{number}.jsonl",
+                    purpose="fine-tune",
+                    size_bytes=size_bytes,
+                    sha256=f"{number:064x}",
+                    examples=1,
+                )
+                for size_bytes in (10**number, 7)
+            )
+        with database.transaction() as tx:
+            files.delete(tx, gone.id)
+        with suppress(RuntimeError), database.transaction() as tx:
+            files.delete(tx, kept.id)
+            raise RuntimeError
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(come_and_go, range(6)))
+    with database.transaction() as tx:
+        assert limits.stored_bytes(tx, project=DEFAULT_PROJECT) == 111_111
+        other = projects.create(tx, name="blue").id
+        tx.execute(text("UPDATE files SET project_id = :other WHERE bytes = 1000"), {"other": other})
+        assert limits.stored_bytes(tx, project=DEFAULT_PROJECT) == 110_111
+        assert limits.stored_bytes(tx, project=other) == 1000
+        tx.execute(text("DELETE FROM files WHERE bytes = 10"))
+        assert limits.stored_bytes(tx, project=DEFAULT_PROJECT) == 110_101

@@ -47,7 +47,7 @@ class PlatformCollector(Collector):
 
 
 def _of_jobs(tx: Tx) -> Iterator[Metric]:
-    counts = jobs.status_counts(tx)
+    counts = jobs.figures.by_status(tx)
     by_status = GaugeMetricFamily("bitsmith_jobs", "Jobs by status.", labels=["status"])
     for status in JobStatus:
         by_status.add_metric([status], counts.get(status, 0))
@@ -115,7 +115,9 @@ def _of_estimates(tx: Tx) -> Iterator[Metric]:
 def _of_deliveries(tx: Tx) -> Iterator[Metric]:
     counts = deliveries.counts(tx)
     by_status = GaugeMetricFamily(
-        "bitsmith_webhook_deliveries", "Webhooks' events of the last thirty days, by status.", labels=["status"]
+        "bitsmith_webhook_deliveries",
+        "Webhooks' events by status: all that are pending, and the others of the last hour.",
+        labels=["status"],
     )
     for status in get_args(deliveries.Status):
         by_status.add_metric([status], counts.get(status, 0))

@@ -1,4 +1,4 @@
-"""Deletes what nobody can want any more: old checkpoints, logs and answers, and objects that no row names.
+"""Deletes what nobody can want any more: old checkpoints, logs and answers, and objects that no row names. And tallies.
 
 It looks through the whole store, which may take minutes, in a thread of its own. What it deletes is old and unnamed, so
 that two of them at once, or one that dies half-way, do no harm.
@@ -52,6 +52,8 @@ class Janitor:
         Raises:
             DatabaseUnavailable, StoreUnavailable: the rest is for the next look.
         """
+        with self._database.transaction() as tx:
+            jobs.figures.tally(tx)
         forget(self._database, self._settings)
         orphans = timedelta(seconds=self._settings.orphans_kept_s)
         swept = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from bitsmith_core.db import Tx
@@ -30,6 +30,7 @@ DELAYS = tuple(
 )
 """Before each further attempt: ten attempts over three days."""
 
+LATELY = timedelta(hours=1)  # what whoever watches deliveries is told of
 MAX_ERROR = 500  # characters
 
 Status = Literal["pending", "delivered", "failed"]
@@ -180,9 +181,14 @@ def prune(tx: Tx, *, older_than: timedelta) -> int:
 
 
 def counts(tx: Tx) -> dict[str, int]:
-    """Deliveries by status, of those that are remembered."""
-    query = select(WebhookDelivery.status, func.count()).group_by(WebhookDelivery.status)
-    return dict(tx.execute(query).all())
+    """Deliveries by status: all that are pending, and of those of the last hour the others."""
+    is_pending = WebhookDelivery.status == "pending"
+    is_over_lately = and_(~is_pending, WebhookDelivery.created_at > func.now() - LATELY)
+    parts = (
+        select(WebhookDelivery.status, func.count()).where(part).group_by(WebhookDelivery.status)
+        for part in (is_pending, is_over_lately)
+    )
+    return dict(tx.execute(union_all(*parts)).all())
 
 
 def oldest_due_seconds(tx: Tx) -> float:

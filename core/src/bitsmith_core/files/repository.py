@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Text, cast, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONPATH
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import File, Job
+from bitsmith_core.db.models import OPEN_STATUSES, File, Job
 from bitsmith_core.errors import Conflict, NotFound
 from bitsmith_core.files.content import Purpose, check_name
 from bitsmith_core.ids import FileId, ProjectId, new_file_id
@@ -15,7 +15,6 @@ from bitsmith_core.ids import FileId, ProjectId, new_file_id
 PREFIX = "files/sha256/"
 
 _IN_PACKS = "$.method.*.evaluation.benchmarks[*] ? (@.file == $id || @.fewshot_file == $id)"
-_NEEDS_ITS_FILES = ("queued", "running", "paused")
 
 
 def object_key(sha256: str) -> str:
@@ -116,7 +115,7 @@ def delete(tx: Tx, file_id: FileId) -> None:
         raise NotFound(f"there is no file {file_id}")
     needed_by = tx.scalar(
         select(Job.id)
-        .where(Job.project_id == file.project_id, Job.status.in_(_NEEDS_ITS_FILES), _names(file_id))
+        .where(Job.project_id == file.project_id, Job.status.in_(OPEN_STATUSES), _names(file_id))
         .order_by(Job.id)
         .limit(1)
     )

@@ -11,11 +11,9 @@ from typing import Any
 from sqlalchemy import func, select, text
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import File, Job, Project, Upload
+from bitsmith_core.db.models import OPEN_STATUSES, Job, Project, ProjectStorage, Upload
 from bitsmith_core.errors import QuotaExceeded
 from bitsmith_core.ids import ProjectId
-
-_OPEN = ("queued", "running", "paused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,7 @@ def check_open_jobs(tx: Tx, *, project: ProjectId, installation: Limits) -> None
     """
     _alone(tx, project, "jobs")
     limit = _of(tx, project, installation).open_jobs
-    count = tx.scalar(select(func.count()).where(Job.project_id == project, Job.status.in_(_OPEN))) or 0
+    count = tx.scalar(select(func.count()).where(Job.project_id == project, Job.status.in_(OPEN_STATUSES))) or 0
     if count >= limit:
         raise QuotaExceeded(
             f"project {project} has {count} jobs that are not over and may have {limit}; "
@@ -65,7 +63,7 @@ def check_storage(tx: Tx, *, project: ProjectId, more_bytes: int, installation: 
 
 def stored_bytes(tx: Tx, *, project: ProjectId) -> int:
     """Files, and what uploads under way announced."""
-    files = select(func.coalesce(func.sum(File.bytes), 0)).where(File.project_id == project, File.deleted_at.is_(None))
+    files = select(ProjectStorage.bytes).where(ProjectStorage.project_id == project)
     uploads = select(func.coalesce(func.sum(Upload.bytes), 0)).where(
         Upload.project_id == project, Upload.status == "pending", Upload.expires_at > func.now()
     )

@@ -6,13 +6,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Job, Project
+from bitsmith_core.db.models import OPEN_STATUSES, Job, Project
 from bitsmith_core.errors import Conflict, NotFound
 from bitsmith_core.ids import DEFAULT_PROJECT, ProjectId, new_project_id
 
 __all__ = ["Project", "archive", "change", "create", "get", "page", "restore"]
-
-_OVER = ("succeeded", "failed", "cancelled")
 
 
 def create(tx: Tx, *, name: str, limits: dict[str, Any] | None = None, weight: float = 1.0) -> Project:
@@ -79,7 +77,7 @@ def archive(tx: Tx, project: ProjectId) -> Project:
     found = _locked(tx, project)
     if project == DEFAULT_PROJECT:
         raise Conflict("the default project cannot be archived")
-    open_jobs = tx.scalar(select(func.count()).where(Job.project_id == project, Job.status.not_in(_OVER)))
+    open_jobs = tx.scalar(select(func.count()).where(Job.project_id == project, Job.status.in_(OPEN_STATUSES)))
     if open_jobs:
         raise Conflict(f"project {project} has {open_jobs} jobs that are not over; cancel them first")
     found.archived_at = found.archived_at or func.now()  # the database's clock

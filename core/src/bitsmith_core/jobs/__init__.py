@@ -28,7 +28,6 @@ from bitsmith_core.jobs.service import (
     pause,
     resume,
     sample_usage,
-    status_counts,
     submit,
 )
 from bitsmith_core.jobs.states import TERMINAL, TRANSITIONS, DesiredState, JobStatus
@@ -72,7 +71,6 @@ __all__ = [
     "resume",
     "retention",
     "sample_usage",
-    "status_counts",
     "stopped",
     "submit",
     "workers",

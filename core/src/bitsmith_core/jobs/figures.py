@@ -1,25 +1,29 @@
 """Figures about all jobs, for whoever watches the installation: asked for every few seconds, by machines."""
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Double, cast, func, or_, select, true
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Double, and_, case, cast, func, literal, or_, select, text, true, union_all
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.orm import InstrumentedAttribute
 
 from bitsmith_core import estimate
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Attempt, File, Job, MetricChunk, Version
+from bitsmith_core.db.models import OPEN_STATUSES, Attempt, File, Job, MetricChunk, Tally, Version
 from bitsmith_core.estimate import DataFacts, WorkerFacts
 from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.jobs.leases import device_seconds
-from bitsmith_core.jobs.states import JobStatus
+from bitsmith_core.jobs.states import TERMINAL, JobStatus
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Stage
 
+ATTEMPTS, JOBS = "attempt", "job"  # what is tallied
+SETTLED = timedelta(minutes=10)  # no transaction takes that long
 LATELY = timedelta(hours=1)
 QUANTILES = (0.5, 0.9, 0.99)
 COMPARED = 20  # of the newest versions: what was estimated against what was measured
@@ -59,20 +63,101 @@ def queue_waits(tx: Tx) -> dict[float, float]:
     return {} if found is None else dict(zip(QUANTILES, map(float, found), strict=True))
 
 
-def attempts_ended(tx: Tx) -> list[Ended]:
-    query = select(Attempt.outcome, func.coalesce(Attempt.reason_code, ""), func.count()).where(
-        Attempt.outcome.is_not(None)
+def by_status(tx: Tx) -> dict[str, int]:
+    """How many jobs there are in each state."""
+    until, tallied = _tallied(tx, JOBS)
+    is_open = Job.status.in_(OPEN_STATUSES)
+    is_over_since = and_(Job.status.in_(TERMINAL), _since(Job.finished_at, until))
+    # One statement, so that a job which ends meanwhile counts once.
+    rest = union_all(
+        *(select(Job.status, func.count()).where(part).group_by(Job.status) for part in (is_open, is_over_since))
     )
-    rows = tx.execute(query.group_by(Attempt.outcome, Attempt.reason_code))
-    return [Ended(outcome=str(outcome), reason=reason, count=count) for outcome, reason, count in rows]
+    counts = Counter[str]()
+    for each in tallied:
+        counts[each.outcome] += each.count
+    for status, count in tx.execute(rest):
+        counts[status] += count
+    return counts
+
+
+def attempts_ended(tx: Tx) -> list[Ended]:
+    until, tallied = _tallied(tx, ATTEMPTS)
+    reason = func.coalesce(Attempt.reason_code, "")
+    since = select(Attempt.outcome, reason, func.count()).where(
+        Attempt.outcome.is_not(None), _since(Attempt.ended_at, until)
+    )
+    counts = Counter[tuple[str, str]]()
+    for each in tallied:
+        counts[each.outcome, each.reason_code] += each.count
+    for outcome, code, count in tx.execute(since.group_by(Attempt.outcome, reason)):
+        counts[str(outcome), code] += count
+    return [Ended(outcome=outcome, reason=code, count=count) for (outcome, code), count in counts.items()]
 
 
 def gpu_seconds(tx: Tx) -> dict[ProjectId, float]:
     """Used so far by each project, with what is running now."""
-    running = Attempt.ended_at.is_(None)
-    used = func.sum(Attempt.gpu_seconds).filter(~running), func.sum(device_seconds(func.now())).filter(running)
-    query = select(Job.project_id, *used).join(Job, Job.id == Attempt.job_id).group_by(Job.project_id)
-    return {project: float(ended or 0) + float(now or 0) for project, ended, now in tx.execute(query)}
+    until, tallied = _tallied(tx, ATTEMPTS)
+    is_running = Attempt.ended_at.is_(None)
+    used_s = func.sum(case((is_running, device_seconds(func.now())), else_=Attempt.gpu_seconds))
+    rest = (
+        select(Job.project_id, used_s)
+        .join(Job, Job.id == Attempt.job_id)
+        .where(or_(is_running, _since(Attempt.ended_at, until)))
+        .group_by(Job.project_id)
+    )
+    total_s: dict[ProjectId, float] = defaultdict(float)
+    for each in tallied:
+        total_s[each.project_id] += each.gpu_seconds
+    for project, seconds in tx.execute(rest):
+        total_s[project] += float(seconds)
+    return total_s
+
+
+def tally(tx: Tx) -> None:
+    """Count what is over for good. What is not tallied is counted whenever somebody asks: the oftener, the less."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('bitsmith.tallies', 0))"))
+    # An end is stamped with the start of its transaction, which may commit a little later.
+    until = tx.scalar(select(func.now() - SETTLED))
+    attempts_until, jobs_until = _tallied(tx, ATTEMPTS)[0], _tallied(tx, JOBS)[0]
+    reason = func.coalesce(Attempt.reason_code, "")
+    attempts = (
+        select(Job.project_id, Attempt.outcome, reason, func.count(), func.sum(Attempt.gpu_seconds))
+        .join(Job, Job.id == Attempt.job_id)
+        .where(Attempt.outcome.is_not(None), _since(Attempt.ended_at, attempts_until), Attempt.ended_at <= until)
+        .group_by(Job.project_id, Attempt.outcome, reason)
+    )
+    jobs = (
+        select(Job.project_id, Job.status, literal(""), func.count(), literal(0.0))
+        .where(Job.status.in_(TERMINAL), _since(Job.finished_at, jobs_until), Job.finished_at <= until)
+        .group_by(Job.project_id, Job.status)
+    )
+    for kind, ended in ((ATTEMPTS, attempts), (JOBS, jobs)):
+        rows = [
+            {"kind": kind, "project_id": project, "outcome": outcome, "reason_code": code, "count": count,
+             "gpu_seconds": seconds, "until": until}
+            for project, outcome, code, count, seconds in tx.execute(ended)
+        ]  # fmt: skip
+        if rows:
+            row = insert(Tally)
+            more = {name: getattr(Tally, name) + getattr(row.excluded, name) for name in ("count", "gpu_seconds")}
+            tx.execute(
+                row.on_conflict_do_update(
+                    index_elements=[Tally.kind, Tally.project_id, Tally.outcome, Tally.reason_code],
+                    set_={**more, "until": row.excluded.until},
+                ),
+                rows,
+            )
+
+
+def _tallied(tx: Tx, kind: str) -> tuple[datetime | None, Sequence[Any]]:
+    """Until when all that ended is in the tallies, and these: one statement, so that both are of one moment."""
+    columns = (Tally.project_id, Tally.outcome, Tally.reason_code, Tally.count, Tally.gpu_seconds, Tally.until)
+    rows = tx.execute(select(*columns).where(Tally.kind == kind)).all()
+    return max((row.until for row in rows), default=None), rows
+
+
+def _since(ended_at: InstrumentedAttribute[datetime | None], until: datetime | None) -> ColumnElement[bool]:
+    return ended_at.is_not(None) if until is None else ended_at > until
 
 
 def flip_rates(tx: Tx) -> dict[JobId, float]:

@@ -23,10 +23,6 @@ def locked(tx: Tx, job_id: JobId) -> Job | None:
     return tx.scalar(query.execution_options(populate_existing=True))  # not what this session saw before the lock
 
 
-def count_by_status(tx: Tx) -> dict[str, int]:
-    return dict(tx.execute(select(Job.status, func.count()).group_by(Job.status)).all())
-
-
 def oldest_wait_seconds(tx: Tx) -> float:
     """Age of the oldest queued job, 0 without one."""
     query = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == JobStatus.QUEUED)

@@ -243,10 +243,6 @@ def sample_usage(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> None:
     shares.sample(tx, half_life=policy.half_life)
 
 
-def status_counts(tx: Tx) -> dict[str, int]:
-    return repository.count_by_status(tx)
-
-
 def _locked(tx: Tx, job_id: JobId) -> Job:
     job = repository.locked(tx, job_id)
     if job is None:

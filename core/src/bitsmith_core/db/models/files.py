@@ -30,6 +30,15 @@ class File(Base):
     deleted_at: Mapped[datetime | None]  # the row stays for the jobs that name it
 
 
+class ProjectStorage(Base):
+    """What a project's files take together. A trigger on `files` keeps it: nothing else writes here."""
+
+    __tablename__ = "project_storage"
+
+    project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class Upload(Base):
     """A file on its way in, in parts."""
 

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from bitsmith_core.db.base import Base
 from bitsmith_core.ids import CheckpointId, FileId, JobId, ProjectId
 
+OPEN_STATUSES = ("queued", "running", "paused")
+"""Of jobs that are not over. There is an index on these, which a query uses if it names them."""
+
 
 class Job(Base):
     """What was asked, who is on it, how far it is. `spec` never changes; the lease decides who may write the rest."""
@@ -28,6 +31,7 @@ class Job(Base):
         Index("ix_jobs_labels", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         Index("ix_jobs_unlabelled", "project_id", "id", postgresql_where=text("metadata = '{}'::jsonb")),
         Index("ix_jobs_open", "project_id", "id", postgresql_where=text("status IN ('queued','running','paused')")),
+        Index("ix_jobs_finished", "finished_at"),
         Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 
@@ -84,6 +88,20 @@ class Attempt(Base):
     end_step: Mapped[int | None]
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     gpu_seconds: Mapped[float] = mapped_column(Double, server_default="0")  # the lease held, times the devices
+
+
+class Tally(Base):
+    """Attempts or jobs that were over at a moment, counted for good; later ones are counted when somebody asks."""
+
+    __tablename__ = "tallies"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)  # attempt, job
+    project_id: Mapped[ProjectId] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)  # of a job: its status
+    reason_code: Mapped[str] = mapped_column(primary_key=True)  # empty where there is none
+    count: Mapped[int] = mapped_column(BigInteger)
+    gpu_seconds: Mapped[float] = mapped_column(Double)
+    until: Mapped[datetime]  # the latest of a kind is that of all of it
 
 
 class Checkpoint(Base):
