@@ -121,3 +121,16 @@ def test_one_look_forgets_the_logs_of_however_many_jobs_are_long_over(database: 
     forget(database, SchedulerSettings())
     with database.transaction() as tx:
         assert tx.scalar(text("SELECT count(*) FROM log_chunks")) == 0
+
+
+def test_workers_that_went_without_a_word_are_forgotten_after_a_day(database: Database) -> None:
+    with database.transaction() as tx:
+        for name, hours in (("here", 0), ("lately", 23), ("gone", 25)):
+            jobs.workers.report(tx, name=name, device="cpu", local_models=[])
+            tx.execute(
+                text("UPDATE workers SET seen_at = now() - :age WHERE name = :name"),
+                {"age": timedelta(hours=hours), "name": name},
+            )
+    forget(database, SchedulerSettings())
+    with database.transaction() as tx:
+        assert set(tx.scalars(text("SELECT name FROM workers"))) == {"here", "lately"}

@@ -24,6 +24,7 @@ from bitsmith_scheduler.settings import SchedulerSettings
 log = get_logger()
 
 JOBS = "jobs/"
+WORKERS_KEPT = timedelta(days=1)  # since they were last heard of
 
 
 class Janitor:
@@ -88,6 +89,7 @@ def forget(database: Database, settings: SchedulerSettings) -> None:
         "checkpoints": _all(database, lambda tx: jobs.retention.forget_checkpoints(tx, finished_before=checkpoints)),
         "log_chunks": _all(database, lambda tx: jobs.retention.forget_logs(tx, finished_before=logs)),
         "answers": _all(database, lambda tx: identity.forget_answers(tx, older_than=answers)),
+        "workers": _all(database, lambda tx: jobs.workers.forget(tx, unseen_for=WORKERS_KEPT)),
     }
     if any(forgotten.values()):
         log.info("rows.forgotten", **forgotten)

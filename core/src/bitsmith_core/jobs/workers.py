@@ -41,6 +41,12 @@ def leave(tx: Tx, name: str) -> None:
     tx.execute(delete(Worker).where(Worker.name == name))
 
 
+def forget(tx: Tx, *, unseen_for: timedelta) -> int:
+    """Those that went without a word, and whose name may never come back; answers how many."""
+    gone = delete(Worker).where(Worker.seen_at < func.now() - unseen_for).returning(Worker.name)
+    return len(tx.scalars(gone).all())
+
+
 def drain(tx: Tx, name: str, *, wanted: bool) -> bool:
     """Wish that a worker gives back its job at a checkpoint and takes no other, or that it works again.
 
