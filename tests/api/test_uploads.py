@@ -2,18 +2,20 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import openai
 import pytest
 from bitsmith_client.sdk import ApiError, Bitsmith
+from bitsmith_core.db import Database
 from bitsmith_core.ids import new_upload_id
+from bitsmith_core.settings import StorageSettings
 from bitsmith_core.storage import S3Store
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from tests.api.conftest import AUTHORIZED, EXAMPLE, KEY, Platform, assert_problem
+from tests.api.conftest import AUTHORIZED, EXAMPLE, KEY, Platform, application, assert_problem
 
 CONTENT = b"".join(b'{"prompt": "%d + 1?", "completion": "%d"}\n' % (n, n + 1) for n in range(40))
 REQUEST = {"bytes": len(CONTENT), "filename": "training.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
@@ -183,6 +185,45 @@ def test_another_projects_upload_is_not_there(client: TestClient) -> None:
     assert_problem(client.get(f"/v1/uploads/{upload_id}", headers=headers), 404, "not_found")
     answer = client.post(f"/v1/uploads/{upload_id}/complete", json={"part_ids": ["x"]}, headers=headers)
     assert_problem(answer, 404, "not_found")
+
+
+class Watching(S3Store):
+    """The store, which notes how many transactions wait while bytes travel."""
+
+    def __init__(self, settings: StorageSettings, database: Database) -> None:
+        super().__init__(settings)
+        self.database, self.waiting = database, list[int]()
+
+    def put_file(self, key: str, path: Path) -> None:
+        self._look()
+        super().put_file(key, path)
+
+    def put_stream(self, key: str, stream: BinaryIO, *, size_bytes: int) -> None:
+        self._look()
+        super().put_stream(key, stream, size_bytes=size_bytes)
+
+    def read(self, key: str, *, offset: int, length: int) -> bytes:
+        self._look()
+        return super().read(key, offset=offset, length=length)
+
+    def _look(self) -> None:
+        idle = text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+        with self.database.transaction() as tx:
+            self.waiting.append(tx.scalar(idle) or 0)
+
+
+def test_no_transaction_waits_for_bytes_to_travel(database: Database, storage_settings: StorageSettings) -> None:
+    store = Watching(storage_settings, database)
+    with TestClient(application(database, store), headers=AUTHORIZED) as client:
+        upload_id = begin(client)
+        part = send(client, upload_id, CONTENT)
+        client.headers["Idempotency-Key"] = "one"
+        assert complete(client, upload_id, [part]).json()["status"] == "completed"
+        client.headers["Idempotency-Key"] = "two"
+        form = {"file": ("other.jsonl", EXAMPLE + CONTENT)}
+        assert client.post("/v1/files", data={"purpose": "fine-tune"}, files=form).status_code == 200
+    assert store.waiting
+    assert set(store.waiting) == {0}
 
 
 def test_openais_client_uploads_in_chunks(served: str, tmp_path: Path) -> None:
