@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import bitsmith_api
@@ -118,3 +119,14 @@ def test_every_word_that_a_module_uses_is_there(script: Path) -> None:
     for key in re.findall(r'\bt\("([\w.]+)"|title = "([\w.]+)"', script.read_text()):
         name = key[0] or key[1]
         assert name in WORDS["en"] or f"{name}.other" in WORDS["en"], name
+
+
+def test_plotly_writes_no_style_elements_of_its_own() -> None:
+    """The pages' policy forbids them: plotly leaves them out where it finds what lib/plot.js puts there."""
+    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text()
+    used = (UI / "lib" / "plot.js").read_text()
+    (maps,) = re.findall(r'MAP_RULES = "([0-9a-f]{64})"', used)
+    assert f'getElementById("{maps}")' in plotly
+    assert set(re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly)) == {maps}
+    assert '.matches(".no-inline-styles")' in plotly
+    assert "no-inline-styles" in used

@@ -9,6 +9,7 @@ import { start } from "./lib/router.js";
 
 // First match wins. `nav` puts a view into the sidebar, `key` is what follows "g" on the keyboard.
 const ROUTES = [
+  { path: "/ui/models", load: () => import("./views/models.js"), nav: "models", key: "m", scope: "models:read" },
   { path: "/ui/login", load: () => import("./views/login.js") },
 ];
 

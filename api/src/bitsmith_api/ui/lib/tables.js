@@ -7,9 +7,9 @@ import { icon } from "./icons.js";
 /**
  * columns: [{key, label, render(row)?, align: "end"?, sort: "name"?, hint?, class?}]. `sort` names the order that the
  * column's head asks for; `sorted` is the present one ("-name" is descending) and `onsort` is told the next.
- * `empty` is shown where there are no rows. `caption` is read out, not shown.
+ * `empty` is shown where there are no rows. `caption` is read out, not shown. With `stack` a row becomes a card on a phone.
  */
-export function table({ columns, rows, caption, empty, sorted = "", onsort, rowProps = () => ({}) }) {
+export function table({ columns, rows, caption, empty, sorted = "", onsort, stack = false, rowProps = () => ({}) }) {
   if (rows.length === 0 && empty) return empty;
   const head = h("tr", columns.map((column) => headOf(column, sorted, onsort)));
   return h(
@@ -17,7 +17,7 @@ export function table({ columns, rows, caption, empty, sorted = "", onsort, rowP
     { class: "table-scroll", tabindex: "0", role: "region", "aria-label": caption },
     h(
       "table",
-      { class: "table" },
+      { class: stack ? "table table-stack" : "table" },
       caption && h("caption", { class: "sr-only" }, caption),
       h("thead", head),
       h("tbody", rows.map((row) => rowOf(row, columns, rowProps))),
