@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu bench-setup up demo demo-small migrate clean
+.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu charts-generate test-charts bench-setup up demo demo-small migrate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,17 @@ test-failures: setup ## each row of the failure table (tests/lifecycle/rows.py) 
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --timeout 1800
+
+$(VENV)/.charts: $(VENV)/.done charts/fetch_helm.py
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[charts]'
+	$(BIN)/python charts/fetch_helm.py .cache/helm
+	touch $@
+
+charts-generate: setup ## write values.yaml, the schema, the README's table and the CRDs' copies
+	$(BIN)/python charts/generate.py
+
+test-charts: $(VENV)/.charts ## the Helm chart and the images: rendered by helm, validated, linted
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m charts --timeout 900 tests/charts tests/docker
 
 bench/.venv/.done: pyproject.toml requirements.lock docker/install-torch
 	$(PYTHON) -m venv bench/.venv
