@@ -255,6 +255,35 @@ def test_secrets_are_random_and_replaced(tx: Tx) -> None:
     assert webhooks.replace_secret(tx, webhook.id).secret != first
 
 
+def test_a_replaced_secret_signs_beside_the_new_one_for_a_day(tx: Tx) -> None:
+    webhook = hook(tx)
+    first = webhook.secret
+    second = webhooks.replace_secret(tx, webhook.id).secret
+
+    def signing() -> tuple[str, ...]:
+        emit(tx)
+        (due,) = take(tx)
+        deliveries.delivered(tx, due, response_status=200)
+        return due.secrets
+
+    assert signing() == (second, first)
+    for hours, expected in ((-0.1, (second, first)), (0.1, (second,))):
+        until = {"ago": timedelta(hours=hours)}
+        tx.execute(text("UPDATE webhooks SET previous_secret_until = now() - :ago"), until)
+        webhooks.forget_previous_secrets(tx)
+        assert signing() == expected
+    assert tx.scalar(text("SELECT count(previous_secret) FROM webhooks")) == 0
+
+
+def test_a_secret_that_is_replaced_twice_signs_no_more(tx: Tx) -> None:
+    webhook = hook(tx)
+    webhooks.replace_secret(tx, webhook.id)
+    second = webhook.secret
+    third = webhooks.replace_secret(tx, webhook.id).secret
+    emit(tx)
+    assert [due.secrets for due in take(tx)] == [(third, second)]
+
+
 def test_a_project_has_so_many_webhooks(tx: Tx) -> None:
     for _ in range(webhooks.MAX_WEBHOOKS):
         hook(tx)

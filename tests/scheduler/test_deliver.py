@@ -173,6 +173,22 @@ def test_a_receiver_can_check_who_sent_what_it_got(database: Database) -> None:
         Verifier("whsec_" + "A" * 43 + "=").verify(heard.body, heard.headers)
 
 
+def test_a_receiver_may_check_with_the_new_secret_or_the_one_before(database: Database) -> None:
+    with receiving(204) as receiver:
+        webhook = subscribe(database, receiver.url)
+        before = webhook.secret
+        with database.transaction() as tx:
+            after = webhooks.replace_secret(tx, webhook.id).secret
+        emit(database)
+        with Deliverer(database, LOOPBACK):
+            until_tried(database, webhook)
+    (heard,) = receiver.heard
+    for secret in (before, after):
+        Verifier(secret).verify(heard.body, heard.headers)
+        with openai.OpenAI(api_key="unused", webhook_secret=secret) as client:
+            assert client.webhooks.unwrap(heard.body, heard.headers).type == "fine_tuning.job.succeeded"
+
+
 @pytest.mark.parametrize("kind", _OF_OPENAI)
 def test_openai_s_client_reads_it(database: Database, kind: EventType) -> None:
     with receiving(200) as receiver:

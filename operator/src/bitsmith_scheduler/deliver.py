@@ -17,7 +17,7 @@ from typing import Self
 
 from bitsmith_core.clock import utc_now
 from bitsmith_core.db import Database
-from bitsmith_core.delivery import deliveries, egress
+from bitsmith_core.delivery import deliveries, egress, webhooks
 from bitsmith_core.delivery.deliveries import Due
 from bitsmith_core.errors import DatabaseUnavailable, Invalid
 from bitsmith_core.ids import WebhookId
@@ -29,6 +29,7 @@ from bitsmith_scheduler.post import NotSent, post
 
 log = get_logger()
 
+USER_AGENT = f"Bitsmith/{version('bitsmith')}"
 HANDS = 8  # receivers that are sent to at once
 WITHIN_S = 15.0  # for one receiver to answer: what takes longer should be done after answering
 LEASE = timedelta(minutes=2)  # far longer than one attempt, resolving the name included
@@ -138,10 +139,12 @@ class Deliverer:
         headers = {
             "Content-Type": "application/json",
             "Connection": "close",
-            "User-Agent": f"Bitsmith/{version('bitsmith')}",
+            "User-Agent": USER_AGENT,
             "webhook-id": due.id,  # the same at every attempt, so that a receiver can drop what it has had
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": Webhook(due.secret).sign(msg_id=due.id, timestamp=now, data=body),
+            "webhook-signature": " ".join(
+                Webhook(secret).sign(msg_id=due.id, timestamp=now, data=body) for secret in due.secrets
+            ),
         }
         return post(target, body.encode(), headers, allowed=self._allowed, within_s=self._within_s, tls=self._tls)
 
@@ -150,6 +153,7 @@ class Deliverer:
             return
         with self._database.transaction() as tx:
             pruned = deliveries.prune(tx, older_than=KEEP)
+            webhooks.forget_previous_secrets(tx)
         self._prune_at = time.monotonic() + PRUNE_EVERY_S
         if pruned:
             log.info("deliveries.pruned", rows=pruned)

@@ -120,7 +120,9 @@ def delete_webhook(webhook_id: PathWebhookId, tx: Transaction) -> WebhookDeleted
     responses=documented(401, 404, 500, 503),
 )
 def rotate_webhook_secret(webhook_id: PathWebhookId, tx: Transaction) -> WebhookWithSecret:
-    """At once: what is sent from now on is signed with the new one only."""
+    """For 24 hours everything is signed with both, so that a receiver may change over when it likes; then with the new
+    one only. Replace a secret that leaked twice: what it replaced last is all that signs beside the new one.
+    """
     return WebhookWithSecret.showing(webhooks.replace_secret(tx, webhook_id))
 
 

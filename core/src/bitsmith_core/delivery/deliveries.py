@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, func, select, union_all, update
+from sqlalchemy import and_, case, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from bitsmith_core.db import Tx
@@ -44,7 +44,7 @@ class Due:
     webhook_id: WebhookId
     attempt: int  # from 1
     url: str
-    secret: str
+    secrets: tuple[str, ...]  # each of them signs
     type: str
     payload: dict[str, Any]
 
@@ -85,13 +85,25 @@ def take(tx: Tx, *, limit: int, lease: timedelta, busy: Collection[WebhookId] = 
             WebhookDelivery.webhook_id,
             WebhookDelivery.attempts,
             Webhook.url,
-            Webhook.secret,
             WebhookDelivery.type,
             WebhookDelivery.payload,
+            Webhook.secret,
+            case((Webhook.previous_secret_until > func.now(), Webhook.previous_secret)),
         )
         .execution_options(synchronize_session=False)
     )
-    return [Due(**dict(zip(Due.__slots__, row, strict=True))) for row in tx.execute(taken)]
+    return [
+        Due(
+            id=id_,
+            webhook_id=webhook_id,
+            attempt=attempt,
+            url=url,
+            secrets=tuple(secret for secret in secrets if secret is not None),
+            type=type_,
+            payload=payload,
+        )
+        for id_, webhook_id, attempt, url, type_, payload, *secrets in tx.execute(taken)
+    ]
 
 
 def delivered(tx: Tx, due: Due, *, response_status: int) -> None:

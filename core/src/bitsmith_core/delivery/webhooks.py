@@ -8,6 +8,7 @@ know more asks the API, with a key.
 import base64
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "create",
     "delete",
     "emit",
+    "forget_previous_secrets",
     "get",
     "page",
     "ping",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 MAX_WEBHOOKS = 50  # of one project: each costs a row for every event
+BOTH_SIGN_FOR = timedelta(hours=24)  # the secret that was replaced beside the new one
 
 
 class EventType(StrEnum):
@@ -139,11 +142,23 @@ def change(
 
 
 def replace_secret(tx: Tx, webhook_id: WebhookId) -> Webhook:
-    """From now on everything is signed with the new one, what was tried before, too."""
+    """From now on everything is signed with the new one, and for a while with the one before, too.
+
+    So that a receiver may change over when it likes. Replacing it twice ends the old one at once.
+    """
     webhook = _locked(tx, webhook_id)
-    webhook.secret = _new_secret()
+    webhook.previous_secret, webhook.secret = webhook.secret, _new_secret()
+    webhook.previous_secret_until = func.now() + BOTH_SIGN_FOR
     tx.flush()
     return webhook
+
+
+def forget_previous_secrets(tx: Tx) -> None:
+    """Those that no longer sign."""
+    over = update(Webhook).where(Webhook.previous_secret_until <= func.now())
+    tx.execute(
+        over.values(previous_secret=None, previous_secret_until=None).execution_options(synchronize_session=False)
+    )
 
 
 def delete(tx: Tx, webhook_id: WebhookId) -> None:

@@ -37,6 +37,8 @@ class Webhook(Base):
     url: Mapped[str]
     events: Mapped[list[str]]  # types; empty: all
     secret: Mapped[str]  # signs what is sent, so it cannot be a digest
+    previous_secret: Mapped[str | None]  # signs, too, until then
+    previous_secret_until: Mapped[datetime | None]
     is_enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     failures: Mapped[int] = mapped_column(server_default="0")  # in a row
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
