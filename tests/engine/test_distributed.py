@@ -1,15 +1,21 @@
 """What data-parallel ranks promise: equal to each other bit for bit, and the run that one process would have made."""
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bitsmith_core.wire import ExitStatus, Failed, decode
 from bitsmith_engine.runtime import Single, joined_ranks
 from torch.multiprocessing.spawn import spawn
 from toy_ranks import RUNS, run_rank
 from toy_training import CPU, Listener, toy
+
+from tests.engine.conftest import toy_spec
 
 SIZE = 2
 
@@ -70,6 +76,37 @@ def test_one_process_asked_to_stop_stops_all_and_they_continue_bit_for_bit(found
     assert "another process" in found[0]["stopped"]["message"]
     for rank in found:
         assert all(torch.equal(tensor, rank["even"]["state"][key]) for key, tensor in rank["stopped"]["state"].items())
+
+
+def test_a_process_that_fails_alone_ends_the_one_that_waits_for_it(toy_inputs: Path, tmp_path: Path) -> None:
+    """The second one cannot write its part of a checkpoint, while the first waits for it in a sum."""
+    quantization = {"scheme": "uniform", "bits": 4, "initial": "rtn", "distillation": None}
+    training = {"batch_size": 8, "max_length": 64, "max_steps": 3, "checkpoint_steps": 1}
+    spec_file = tmp_path / "spec.json"
+    spec_file.write_text(toy_spec(quantization=quantization, training=training).model_dump_json())
+    command = [sys.executable, "-m", "bitsmith_engine", str(spec_file), str(toy_inputs), str(tmp_path / "out")]
+    torchrun = {"WORLD_SIZE": str(SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(a_free_port())}
+    processes = [
+        subprocess.Popen(
+            command if rank == 0 else ["prlimit", "--fsize=1000", *command],
+            env={**os.environ, **torchrun, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(SIZE)
+    ]
+    try:
+        (said, heard), (_, complaint) = (process.communicate(timeout=120) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [ExitStatus.FAILED] * SIZE
+    last = decode(said.splitlines()[-1])
+    assert isinstance(last, Failed)
+    assert "File too large" in last.message
+    assert b"another process of this run failed" in heard
+    assert b"File too large" in complaint
 
 
 def test_a_process_started_alone_is_alone() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsmith_core.wire import Failed
 from bitsmith_engine.errors import Stopped
 from bitsmith_engine.runtime import Ranks, joined_ranks
 from toy_training import CPU, Listener, toy
@@ -21,12 +22,17 @@ RUNS: dict[str, dict[str, Any]] = {
 def run_rank(rank: int, size: int, port: int, inputs: str, out: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined_ranks({"RANK": str(rank), "WORLD_SIZE": str(size)}, CPU.device) as ranks:
+    environment = {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    with joined_ranks(environment, CPU.device, on_alarm=_die_of_a_false_alarm) as ranks:
         found = {"sums": _sums(ranks)}
         for name in RUNS:
             found[name] = _train(Path(inputs), ranks, name)
         found["stopped"] = _stop_and_continue(Path(inputs), ranks, Path(out) / "checkpoints")
     torch.save(found, Path(out) / f"{rank}.pt")
+
+
+def _die_of_a_false_alarm(failed: Failed) -> None:
+    os._exit(9)
 
 
 def _sums(ranks: Ranks) -> dict[str, Any]:

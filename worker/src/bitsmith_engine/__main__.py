@@ -1,7 +1,6 @@
 """The only door: arguments in, wire lines out, exit status. The protocol is that of bitsmith_core.wire."""
 
 import argparse
-import errno
 import os
 import signal
 import stat
@@ -18,14 +17,13 @@ from bitsmith_core.wire import (
     Adjustments,
     ExitStatus,
     Failed,
-    FailureClass,
     Finished,
     Line,
     encode,
 )
 from pydantic import ValidationError
 
-from bitsmith_engine.errors import BadSpec, DiskFull, EngineError, OutOfSpace, Stopped
+from bitsmith_engine.errors import BadSpec, EngineError, Stopped, failed_line
 
 
 def main() -> int:
@@ -47,16 +45,16 @@ def main() -> int:
         if digest is not None:
             emit(Finished(manifest_sha256=digest))
     except Stopped as error:
-        emit(Failed(failure=error.failure, code=error.code, message=str(error)))
+        emit(failed_line(error))
         return ExitStatus.STOPPED
     except EngineError as error:
         if not leads:  # its lines go nowhere; a failure of one rank must not be silent
             sys.stderr.write(f"{error.code}: {error}\n")
-        emit(Failed(failure=error.failure, code=error.code, message=str(error)))
+        emit(failed_line(error))
         return ExitStatus.FAILED
     except Exception as error:
         traceback.print_exc()
-        emit(Failed(failure=FailureClass.UNKNOWN, code="crashed", message=f"{type(error).__name__}: {error}"))
+        emit(failed_line(error))
         return ExitStatus.FAILED
     return ExitStatus.SUCCEEDED
 
@@ -79,35 +77,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, emit: Callable[[Line], None], should_stop: Callable[[], bool]) -> str | None:
-    """The manifest's digest, None on a rank that only helped; what libraries raise for lack of space is ours."""
+    """The manifest's digest, None on a rank that only helped."""
     spec = _read_spec(arguments.spec)
     adjustments = _read_adjustments(arguments.inputs / ADJUSTMENTS_FILE)
     # Waiting threads sleep: by default they spin, and on a machine that does anything else besides (a demo's database,
     # API and worker) they then take the time that the working thread needs. Read when torch loads its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here: it takes seconds that --help and a broken spec need not wait, and may print, so stdout goes first.
-    import torch
     import transformers
 
     from bitsmith_engine import pipeline
 
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types neither
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        manifest = pipeline.run(
-            spec, arguments.inputs, arguments.out, emit, should_stop, adjustments=adjustments, environment=os.environ
-        )
-    except torch.OutOfMemoryError as error:
-        raise OutOfSpace(
-            f"the GPU's memory is full ({error}); set training.micro_batch_size lower, turn "
-            "training.activation_checkpointing on, shorten max_length, or use a larger GPU"
-        ) from error
-    except MemoryError as error:
-        raise OutOfSpace("the machine's memory is full; use a smaller base or a worker with more memory") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFull(f"the disk below {arguments.out} is full; free some space and run the job again") from error
+
+    def give_up(failed: Failed) -> None:
+        sys.stderr.write(f"another process of this run failed: {failed.code}: {failed.message}\n")
+        emit(failed)
+        os._exit(ExitStatus.FAILED)
+
+    manifest = pipeline.run(
+        spec,
+        arguments.inputs,
+        arguments.out,
+        emit,
+        should_stop,
+        adjustments=adjustments,
+        environment=os.environ,
+        on_alarm=give_up,
+    )
     return None if manifest is None else manifest.sha256
 
 
@@ -146,4 +144,7 @@ def _exit_with_supervisor() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == ExitStatus.FAILED and "RANK" in os.environ:
+        os._exit(status)  # a process group that nobody took down may wait for the other processes
+    sys.exit(status)

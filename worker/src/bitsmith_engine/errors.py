@@ -15,7 +15,7 @@ EngineError
 from typing import ClassVar
 
 from bitsmith_core.errors import BitsmithError
-from bitsmith_core.wire import FailureClass
+from bitsmith_core.wire import Failed, FailureClass
 
 
 class EngineError(BitsmithError):
@@ -66,3 +66,10 @@ class OutOfSpace(EngineError):
 class DiskFull(EngineError):
     code = "disk_full"
     failure = FailureClass.RESOURCE
+
+
+def failed_line(error: Exception) -> Failed:
+    """What the engine says last of an error that ends it."""
+    if isinstance(error, EngineError):
+        return Failed(failure=error.failure, code=error.code, message=str(error))
+    return Failed(failure=FailureClass.UNKNOWN, code="crashed", message=f"{type(error).__name__}: {error}")

@@ -2,19 +2,32 @@
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol
 
 import torch
+from bitsmith_core.wire import Failed
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from bitsmith_engine.errors import NoDevice
+from bitsmith_engine.errors import NoDevice, Stopped, failed_line
 
-# One process may wait for another that measures or quantizes for hours; dead ones are noticed by whoever started them.
+# One process may wait for another that measures or quantizes for hours; one that fails says so, and dead ones are
+# noticed by whoever started them.
 _LONGEST_WAIT = timedelta(days=7)
+
+
+_POLL_S = 0.5
+_FAILED_KEY = "failed"
+
+OnAlarm = Callable[[Failed], None]
+"""Called in a thread of its own while the main one hangs, so it must end the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,19 +166,61 @@ def _bring_back(there: Tensor, tensor: Tensor) -> None:
 
 
 @contextmanager
-def joined_ranks(environment: Mapping[str, str], device: torch.device) -> Iterator[Ranks]:
-    """The run's processes, as torchrun describes them to each in its environment; alone where it says nothing."""
-    if int(environment.get("WORLD_SIZE", "1")) == 1:
+def joined_ranks(
+    environment: Mapping[str, str], device: torch.device, *, on_alarm: OnAlarm | None = None
+) -> Iterator[Ranks]:
+    """The run's processes, as torchrun describes them to each in its environment; alone where it says nothing.
+
+    Args:
+        on_alarm: hears that another process failed, which this one may wait for.
+    """
+    size = int(environment.get("WORLD_SIZE", "1"))
+    if size == 1:
         yield Single()
         return
+    rank = int(environment["RANK"])
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=_LONGEST_WAIT))
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(
-        backend,
-        rank=int(environment["RANK"]),
-        world_size=int(environment["WORLD_SIZE"]),
-        timeout=_LONGEST_WAIT,
+        backend, store=PrefixStore("ranks", store), rank=rank, world_size=size, timeout=_LONGEST_WAIT
     )
-    try:
+    # After a failure the group is left as it is: taking it down may wait for those who wait for this process.
+    with _alarmed(store, on_alarm):
         yield Distributed(device)
+    distributed.destroy_process_group()
+
+
+@contextmanager
+def _alarmed(store: Store, on_alarm: OnAlarm | None) -> Iterator[None]:
+    """Inside, a failure of this process is told to the others, and one of theirs to on_alarm.
+
+    Nothing interrupts a collective operation, and over NCCL it waits for days. So whoever fails says so in the store
+    that all found each other through, where a thread of every other process looks.
+    """
+    is_over = threading.Event()
+    if on_alarm is not None:
+        own: Store = store.clone()  # type: ignore[attr-defined]  # torch's stub lacks it; one for each thread
+        threading.Thread(target=_watch, args=(own, on_alarm, is_over), name="alarm", daemon=True).start()
+    try:
+        yield
+    except Stopped:  # all stop at one step
+        raise
+    except Exception as error:
+        is_over.set()
+        store.set(_FAILED_KEY, failed_line(error).model_dump_json())
+        time.sleep(2 * _POLL_S)  # the store may be this process' own, and the others must read it before it goes
+        raise
     finally:
-        distributed.destroy_process_group()
+        is_over.set()
+
+
+def _watch(store: Store, on_alarm: OnAlarm, is_over: threading.Event) -> None:
+    while not is_over.wait(_POLL_S):
+        try:
+            if not store.check([_FAILED_KEY]):
+                continue
+            failed = Failed.model_validate_json(store.get(_FAILED_KEY))
+        except distributed.DistError:  # whoever keeps the store is gone, as at the end of a good run
+            return
+        if not is_over.is_set():
+            on_alarm(failed)

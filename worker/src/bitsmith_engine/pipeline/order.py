@@ -1,7 +1,9 @@
 """One job: its stages in their order, each leaving a folder that the next reads, whether it was made now or earlier."""
 
+import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from bitsmith_core.spec import JobSpec, LoraSettings
 from bitsmith_core.wire import Adjustments, CheckpointSaved, Stage, StageFinished, StageStarted
 
 from bitsmith_engine.data.examples import Example, check_vocabulary, load_and_hold_out, load_examples
-from bitsmith_engine.errors import BadSpec
+from bitsmith_engine.errors import BadSpec, DiskFull, OutOfSpace
 from bitsmith_engine.evaluate.benchmarks import open_benchmarks
 from bitsmith_engine.folders import replace_folder
 from bitsmith_engine.models.opening import Base, open_base
@@ -21,7 +23,7 @@ from bitsmith_engine.pipeline.observer import Emit, WireObserver
 from bitsmith_engine.pipeline.ranks import follow, leading
 from bitsmith_engine.pipeline.store import StageStore, run_key
 from bitsmith_engine.ports import Observer
-from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
+from bitsmith_engine.runtime import OnAlarm, Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
 
 
 def run(
@@ -33,12 +35,14 @@ def run(
     *,
     adjustments: Adjustments | None = None,
     environment: Mapping[str, str] | None = None,
+    on_alarm: OnAlarm | None = None,
 ) -> Manifest | None:
     """Do what the spec asks for, skipping the stages that OUT already holds.
 
     Args:
         environment: as torchrun makes it for one of several processes: rank 0 does all stages and the others help it
             to train; OUT is a folder that all of them see. Without it the process is alone.
+        on_alarm: hears that another of these processes failed while this one may wait for it.
 
     Returns:
         The manifest of OUT/artifacts; None on the ranks that helped.
@@ -48,12 +52,30 @@ def run(
     """
     environment = environment or {}
     runtime = choose_runtime(spec.settings.resources.device, local_rank=int(environment.get("LOCAL_RANK", "0")))
-    with joined_ranks(environment, runtime.device) as ranks:
+    with joined_ranks(environment, runtime.device, on_alarm=on_alarm) as ranks, _lack_of_space(out):
         run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop, adjustments or Adjustments())
         if ranks.rank:
             run.help()
             return None
         return run.run()
+
+
+@contextmanager
+def _lack_of_space(out: Path) -> Iterator[None]:
+    """What libraries raise for it is ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfSpace(
+            f"the GPU's memory is full ({error}); set training.micro_batch_size lower, turn "
+            "training.activation_checkpointing on, shorten max_length, or use a larger GPU"
+        ) from error
+    except MemoryError as error:
+        raise OutOfSpace("the machine's memory is full; use a smaller base or a worker with more memory") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"the disk below {out} is full; free some space and run the job again") from error
 
 
 class _Run:

@@ -16,11 +16,17 @@ _OVER, _HELP = 0, 1
 
 @contextmanager
 def leading(ranks: Ranks) -> Iterator[Callable[[], None]]:
-    """For rank 0: gives the function that starts the others' work; at the end, however it comes, they are released."""
+    """For rank 0: gives the function that starts the others' work; in the end they are released.
+
+    So they are after an EngineError, which ends all ranks' work at one place, or rank 0's while the others wait. After
+    anything else they may be in the middle of their work, where only the alarm reaches them.
+    """
     try:
         yield lambda: _say(ranks, _HELP)
-    finally:
+    except EngineError:
         _say(ranks, _OVER)
+        raise
+    _say(ranks, _OVER)
 
 
 def follow(ranks: Ranks, work: Callable[[], None]) -> None:
