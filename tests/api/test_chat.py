@@ -137,7 +137,7 @@ def publish(platform: Platform, store: S3Store, database: Database, tmp_path: Pa
         manifest = A_MANIFEST.model_copy(update={"files": files})
         platform.publish(name, manifest)
         with database.transaction() as tx:
-            stored = registry.get(tx, name, project=DEFAULT_PROJECT).versions[0].files
+            stored = registry.get_version(tx, name, project=DEFAULT_PROJECT).files
         for file in stored:
             store.put_file(file.object_key, folder / file.path)
         return manifest

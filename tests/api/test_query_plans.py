@@ -20,6 +20,7 @@ from bitsmith_core.identity import answers, keys, limits, projects
 from bitsmith_core.ids import DEFAULT_PROJECT, ApiKeyId, CheckpointId, DeliveryId, FileId, JobId, WebhookId
 from bitsmith_core.jobs import JobStatus, outbox, queries, shares
 from bitsmith_core.jobs.queries import JobFilter
+from bitsmith_core.registry import search
 from bitsmith_core.wire import Note
 from sqlalchemy import event, text
 
@@ -240,7 +241,7 @@ def file_page(tx: Tx, **how: Any) -> object:
 
 
 def model_page(tx: Tx, **how: Any) -> object:
-    return registry.page(tx, project=DEFAULT_PROJECT, limit=20, **how)
+    return search.page(tx, project=DEFAULT_PROJECT, limit=20, **how)
 
 
 def key_page(tx: Tx, **how: Any) -> object:

@@ -6,6 +6,7 @@ from bitsmith_core.bundle import Environment, FileEntry, Manifest, QuantizationF
 from bitsmith_core.db import Tx
 from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import DEFAULT_PROJECT, JobId
+from bitsmith_core.registry import lookup
 from bitsmith_core.spec import JobSpec
 
 
@@ -60,9 +61,10 @@ def test_versions_of_a_name_are_numbered(tx: Tx, spec: JobSpec) -> None:
         job = jobs.submit(tx, spec, project=DEFAULT_PROJECT)
         published(tx, job.id)
     tx.expire_all()
-    model = registry.get(tx, "tiny-test", project=DEFAULT_PROJECT)
-    assert [version.number for version in model.versions] == [3, 2, 1]
-    assert [score.value for score in model.versions[0].scores] == [9.5]
+    found = lookup.versions(tx, registry.get(tx, "tiny-test", project=DEFAULT_PROJECT), limit=10)
+    assert [version.number for version in found.versions] == [3, 2, 1]
+    newest = registry.get_version(tx, "tiny-test", project=DEFAULT_PROJECT)
+    assert (newest.number, [score.value for score in newest.scores]) == (3, [9.5])
     assert registry.get_version(tx, "tiny-test", 2, project=DEFAULT_PROJECT).number == 2
 
 

@@ -12,6 +12,7 @@ from bitsmith_core.errors import (
     BitsmithError,
     Conflict,
     Forbidden,
+    GateRefused,
     IdempotencyMismatch,
     Invalid,
     NotFound,
@@ -48,6 +49,12 @@ class InvalidRequest(Invalid):
     code = "invalid_request"
 
 
+class PreconditionRequired(Permanent):
+    """A change that must say what it saw before."""
+
+    code = "precondition_required"
+
+
 class PayloadTooLarge(Permanent):
     code = "payload_too_large"
 
@@ -77,6 +84,7 @@ STATUS: dict[type[BitsmithError], int] = {
     UnsupportedMediaType: 415,
     Invalid: 422,
     IdempotencyMismatch: 422,
+    PreconditionRequired: 428,
     TooManyRequests: 429,
     QuotaExceeded: 429,
     Transient: 503,
@@ -93,6 +101,7 @@ _TITLES: dict[int, str] = {
     413: "The request is too large",
     415: "This content type is not accepted",
     422: "The request asks for something impossible",
+    428: "The request must say which state it changes",
     429: "That is more than this key or its project may have now",
     500: "The server made a mistake",
     503: "The service is not ready",
@@ -132,6 +141,7 @@ class ProblemDocument(BaseModel):
     request_id: str = Field(description="also in the header X-Request-Id; name it when you report a problem")
     retryable: bool = Field(description="whether the same request may succeed later")
     error: OpenAIError
+    gate: dict[str, Any] | None = Field(default=None, description="of gate_refused only: what was compared and found")
 
 
 def status_of(kind: type[BitsmithError]) -> int | None:
@@ -179,7 +189,8 @@ async def _on_bitsmith_error(request: Request, error: Exception) -> JSONResponse
         headers["Connection"] = "close"  # the rest of the body is not read
     places = error.problems if isinstance(error, Invalid) else ()
     is_retryable = isinstance(error, Transient | StillAnswering)
-    return answer(request, status, error.code, detail, places, headers=headers, retryable=is_retryable)
+    gate = error.report if isinstance(error, GateRefused) else None
+    return answer(request, status, error.code, detail, places, headers=headers, retryable=is_retryable, gate=gate)
 
 
 async def _on_bad_parameters(request: Request, error: Exception) -> JSONResponse:
@@ -214,6 +225,7 @@ def answer(
     *,
     headers: Mapping[str, str] | None = None,
     retryable: bool = False,
+    gate: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """A problem document about this request."""
     return _response(
@@ -225,6 +237,7 @@ def answer(
         request_id=request.state.request_id,
         headers=headers,
         retryable=retryable,
+        gate=gate,
     )
 
 
@@ -238,6 +251,7 @@ def _response(
     request_id: str,
     headers: Mapping[str, str] | None = None,
     retryable: bool = False,
+    gate: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     document = ProblemDocument(
         type=f"urn:bitsmith:error:{code}",
@@ -253,8 +267,13 @@ def _response(
             message=_shortened(detail), type=_openai_type(status), param=_openai_param(places), code=code
         ),
     )
+    if gate is not None:
+        document.gate = dict(gate)
     return JSONResponse(
-        document.model_dump(), status_code=int(status), headers=dict(headers or {}), media_type=MEDIA_TYPE
+        document.model_dump(exclude_unset=True),
+        status_code=int(status),
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
     )
 
 

@@ -12,6 +12,7 @@ BitsmithError
 |   |-- PreconditionFailed  it changed since the client last saw it
 |   `-- Conflict            the state forbids it, e.g. cancelling a finished job
 |       |-- IllegalTransition
+|       |-- GateRefused     a version is significantly worse than its alias' gate allows
 |       |-- IdempotencyMismatch
 |       |-- StillAnswering  a request with the same Idempotency-Key is being answered
 |       `-- LeaseLost       another attempt owns the job now; write nothing more
@@ -26,9 +27,9 @@ The class decides what happens next, `code` is stable for machines, the message
 is for a person. HTTP is known in bitsmith_api.errors only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,18 @@ class IllegalTransition(Conflict):
     def __init__(self, job_id: str, current: str, wanted: str) -> None:
         super().__init__(f"job {job_id} is {current} and cannot become {wanted}")
         self.job_id, self.current, self.wanted = job_id, current, wanted
+
+
+class GateRefused(Conflict):
+    code = "gate_refused"
+
+    def __init__(self, message: str, *, report: Mapping[str, Any]) -> None:
+        """
+        Args:
+            report: what was compared and found, as JSON.
+        """
+        super().__init__(message)
+        self.report = report
 
 
 class IdempotencyMismatch(Conflict):

@@ -58,6 +58,7 @@ def _changed_something(request: Request, response: Response) -> bool:
         and scope not in UNRECORDED
         and response.status_code < 400
         and response.headers.get("Idempotent-Replayed") != "true"
+        and not getattr(request.state, "changed_nothing", False)
     )
 
 

@@ -1,6 +1,7 @@
 """Every address of the API. A route parses, calls one service, and renders; a branch belongs below."""
 
 from bitsmith_api.routes import (
+    aliases,
     api_keys,
     attempts,
     audit,
@@ -37,6 +38,7 @@ behind_key = [
     models.router,
     evals.router,
     versions.router,
+    aliases.router,
     chat.router,
     projects.router,
     api_keys.router,

@@ -22,6 +22,7 @@ from starlette.types import Send
 
 from bitsmith_api.deps import FromCaller, SharedServices, require
 from bitsmith_api.deps.body import json_body
+from bitsmith_api.deps.names import parsed_reference
 from bitsmith_api.errors import RETRY_AFTER_S, answer, documented
 from bitsmith_api.schemas.chat import (
     LAST_EVENT,
@@ -125,14 +126,12 @@ def _order(database: Database, project: ProjectId, asked: ChatRequest) -> Order:
     Raises:
         NotFound: the project has no such model or version.
     """
-    name, at, number = asked.model.partition("@")
-    if at and not (number.isascii() and number.isdecimal() and len(number) < 10):
-        raise NotFound(f"there is no model {asked.model!r}: a version is a number, as in {name}@1")
+    reference = parsed_reference(asked.model)
+    if reference is None:
+        raise NotFound(f"there is no model {asked.model!r}: write a name, name@1 or name@alias")
+    name, which = reference
     with database.transaction() as tx:
-        if at:
-            version = registry.get_version(tx, name, int(number), project=project)
-        else:
-            version = registry.get(tx, name, project=project).versions[0]
+        version = registry.get_version(tx, name, which, project=project)
         return Order(
             model=f"{name}@{version.number}",
             manifest_sha256=version.manifest_sha256,

@@ -4,17 +4,18 @@ from typing import Annotated
 
 from bitsmith_core import registry
 from bitsmith_core.db import Tx
+from bitsmith_core.registry import changes, lookup, search
 from bitsmith_core.registry import facets as faceting
-from bitsmith_core.registry import lookup, search
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from bitsmith_api.deps import Audited, FromCaller, Transaction, checked_cursor, require
+from bitsmith_api.deps.body import body_schema, json_body
 from bitsmith_api.deps.browsing import SCORE_PARAMETER, FromBrowsing, FromSort
-from bitsmith_api.deps.etag import ETAG_HEADERS, etag
-from bitsmith_api.deps.names import Reference, is_name
+from bitsmith_api.deps.etag import ETAG_HEADERS, RequiredIfMatch, etag
+from bitsmith_api.deps.names import Name, Reference, is_name
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas.facets import ModelFacets
-from bitsmith_api.schemas.models import Model, ModelDeleted, ModelList, ModelSummary
+from bitsmith_api.schemas.models import Model, ModelChange, ModelDeleted, ModelList, ModelSummary
 from bitsmith_api.schemas.versions import VersionSummary
 
 router = APIRouter(prefix="/v1/models", tags=["Models"], route_class=Audited)
@@ -86,9 +87,37 @@ def get_model(reference: Reference, caller: FromCaller, tx: Transaction, respons
     return model.model_copy(update={"id": f"{name}@{number}"})
 
 
-@router.delete("/{name}", summary="Delete a model", dependencies=WRITES, responses=documented(401, 404, 500, 503))
+@router.patch(
+    "/{name}",
+    summary="Change a model",
+    dependencies=WRITES,
+    responses={
+        200: {"description": "The model", "headers": ETAG_HEADERS},
+        **documented(400, 401, 404, 412, 413, 415, 422, 428, 500, 503),
+    },
+    openapi_extra=body_schema(ModelChange),
+)
+def change_model(
+    name: Name,
+    change: Annotated[ModelChange, Depends(json_body(ModelChange))],
+    revision: RequiredIfMatch,
+    caller: FromCaller,
+    tx: Transaction,
+    response: Response,
+) -> Model:
+    """What people write about a model: its card, tags, licence; who may read it; what moving an alias asks for. What is
+    left out stays. `If-Match` is required, so that nobody overwrites what they have not seen.
+    """
+    row = changes.change(tx, name, change.changes(), revision=revision, project=caller.project)
+    response.headers["ETag"] = etag(row.revision)
+    return _rendered(tx, row, lookup.versions(tx, row, limit=MOST_VERSIONS))
+
+
+@router.delete("/{name}", summary="Delete a model", dependencies=WRITES, responses=documented(401, 404, 409, 500, 503))
 def delete_model(reference: Reference, caller: FromCaller, tx: Transaction) -> ModelDeleted:
-    """For good: `name@2` that version, `name` the model with all of them. The jobs stay."""
+    """For good: `name@2` that version, `name` the model with all of them. The jobs stay, and no number is given twice.
+    What an alias points at answers 409.
+    """
     name, version = reference
     number = None if version is None else lookup.version(tx, name, version, project=caller.project).number
     registry.delete(tx, name, number, project=caller.project)

@@ -1,14 +1,19 @@
 """The registry: names, and what their newest version is."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from bitsmith_core import registry
+from bitsmith_core.registry.gates import GATES, Gates
 from bitsmith_core.registry.search import Listed as Found
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bitsmith_api.schemas.pages import Listed, Page
 from bitsmith_api.schemas.times import UnixSeconds, unix
 from bitsmith_api.schemas.versions import VersionSummary
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, StringConstraints(max_length=200_000, pattern=r"^[^\x00]*$")]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f,]+$")]
 
 
 class ModelFacts(Listed):
@@ -42,7 +47,7 @@ class ModelList(Page[ModelSummary]):
 
 class Model(ModelSummary):
     card: str | None = Field(description="markdown that people wrote")
-    gates: dict[str, Any] = Field(description="by alias: what moving it asks for")
+    gates: Gates = Field(description="by alias: what moving it asks for")
     revision: int = Field(description="of what people may change; the ETag")
     versions: list[VersionSummary] = Field(description="newest first, 100 at most; /versions has them all")
 
@@ -56,10 +61,31 @@ class Model(ModelSummary):
             **facts(row, aliases),
             latest=versions[0],
             card=row.card,
-            gates=row.gates,
+            gates=GATES.validate_python(row.gates),
             revision=row.revision,
             versions=versions,
         )
+
+
+class ModelChange(BaseModel):
+    """What is left out stays; null takes back what people wrote."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    display_name: Line | None = None
+    task: Line = Field(default="text-generation", description="as Hugging Face's hub names them")
+    visibility: Literal["project", "installation"] = "project"
+    licence: Line | None = Field(default=None, description="an SPDX identifier, or what the base's card says")
+    card: Text | None = Field(default=None, description="markdown; the facts are generated around it")
+    tags: Annotated[list[Tag], Field(max_length=64)] = Field(default=[], description="sorted, each once")
+    gates: Gates = Field(default={}, description="by alias: what moving it asks for")
+
+    def changes(self) -> dict[str, Any]:
+        """Only what was sent."""
+        sent = self.model_dump(mode="json", include=self.model_fields_set)
+        if "tags" in sent:
+            sent["tags"] = sorted(set(sent["tags"]))
+        return sent
 
 
 class ModelDeleted(BaseModel):

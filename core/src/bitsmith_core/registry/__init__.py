@@ -1,22 +1,23 @@
 """The registry of quantized checkpoints."""
 
-from bitsmith_core.db.models import EvalResult, Model, Version, VersionFile
+from bitsmith_core.db.models import Alias, AliasMove, EvalResult, Model, Version, VersionFile
 from bitsmith_core.registry import blobs
+from bitsmith_core.registry.lookup import model as get
+from bitsmith_core.registry.lookup import version as get_version
+from bitsmith_core.registry.removal import delete
 from bitsmith_core.registry.service import (
     Outcome,
     count_versions,
-    delete,
     facts_of_base,
-    get,
-    get_version,
     outcomes_of,
-    page,
     publish,
     results_of,
 )
 from bitsmith_core.registry.sweep import sweep
 
 __all__ = [
+    "Alias",
+    "AliasMove",
     "EvalResult",
     "Model",
     "Outcome",
@@ -29,7 +30,6 @@ __all__ = [
     "get",
     "get_version",
     "outcomes_of",
-    "page",
     "publish",
     "results_of",
     "sweep",

@@ -2,40 +2,16 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, delete, exists, func, select, text, update
-from sqlalchemy.orm import aliased, selectinload
+from sqlalchemy import BigInteger, delete, func, select, text, update
+from sqlalchemy.orm import selectinload
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Eval, EvalResult, Job, Model, Version, VersionFile
+from bitsmith_core.errors import Conflict
 from bitsmith_core.ids import FileId, JobId, ProjectId, new_model_id
 
-
-def named(tx: Tx, name: str, *, project: ProjectId) -> Model | None:
-    """The model with its versions (newest first) and their scores."""
-    return tx.scalar(
-        select(Model)
-        .where(Model.project_id == project, Model.name == name, Model.versions.any(Version.is_newest))
-        .options(
-            selectinload(Model.versions).selectinload(Version.scores),
-            selectinload(Model.versions).selectinload(Version.files),
-        )
-    )
-
-
-def numbered(tx: Tx, name: str, number: int, *, project: ProjectId) -> Version | None:
-    """One version with its scores."""
-    query = select(Version).join(Version.model).options(selectinload(Version.scores), selectinload(Version.files))
-    return tx.scalar(query.where(Model.project_id == project, Model.name == name, Version.number == number))
-
-
-def page(tx: Tx, *, project: ProjectId, limit: int, after: str | None) -> list[Model]:
-    """By name; the cursor is the last name seen."""
-    versions = selectinload(Model.versions)
-    query = select(Model).options(versions.selectinload(Version.scores), versions.defer(Version.manifest))
-    query = query.where(Model.project_id == project).order_by(Model.name).limit(limit)
-    if after is not None:
-        query = query.where(Model.name > after)
-    return list(tx.scalars(query))
+RESERVED = frozenset({"best", "facets"})
+"""Words that stand where the API's addresses have a model's name."""
 
 
 def version_of_job(tx: Tx, job_id: JobId) -> Version | None:
@@ -56,16 +32,19 @@ def newest_of_base(tx: Tx, base_model: str, *, project: ProjectId) -> Version | 
     return tx.scalar(query.order_by(Version.id.desc()).limit(1))
 
 
-def remove(tx: Tx, versions: Sequence[Version]) -> None:
-    """With their scores."""
-    ids = [version.id for version in versions]
+def numbers(tx: Tx, model: Model) -> list[int]:
+    """Of its versions."""
+    return list(tx.scalars(select(Version.number).where(Version.model_id == model.id)))
+
+
+def remove(tx: Tx, model: Model, numbers: Sequence[int]) -> None:
+    """These versions with their scores; the newest of those that stay is the model's newest then."""
+    gone = select(Version.id).where(Version.model_id == model.id, Version.number.in_(numbers))
     for table in (EvalResult, Eval, VersionFile):
-        tx.execute(delete(table).where(table.version_id.in_(ids)))
-    tx.execute(delete(Version).where(Version.id.in_(ids)))
-    models = {version.model_id for version in versions}
-    later = aliased(Version)
-    is_last = ~exists().where(later.model_id == Version.model_id, later.number > Version.number)
-    tx.execute(update(Version).where(Version.model_id.in_(models), is_last).values(is_newest=True))
+        tx.execute(delete(table).where(table.version_id.in_(gone)).execution_options(synchronize_session=False))
+    tx.execute(delete(Version).where(Version.id.in_(gone)).execution_options(synchronize_session=False))
+    last = select(func.max(Version.number)).where(Version.model_id == model.id).scalar_subquery()
+    tx.execute(update(Version).where(Version.model_id == model.id, Version.number == last).values(is_newest=True))
 
 
 def remove_model(tx: Tx, model: Model) -> None:
@@ -85,7 +64,12 @@ def get_or_make(tx: Tx, *, project: ProjectId, name: str, base_model: str) -> Mo
     """The model of that name, its row locked so that two publishers cannot take the same version number.
 
     One that was deleted begins anew, but for its numbers.
+
+    Raises:
+        Conflict: the name is one of an address of the API.
     """
+    if name in RESERVED:
+        raise Conflict(f"a model cannot be called {name!r}: GET /v1/models/{name} is something else")
     lock_name(tx, name, project=project)
     model = tx.scalar(select(Model).where(Model.project_id == project, Model.name == name))
     if model is None:
