@@ -64,6 +64,22 @@ def test_a_message_delivered_three_times_makes_one_attempt(platform: Platform) -
     assert platform.outcomes(job_id) == ["succeeded"]
 
 
+@pytest.mark.failure("cancel races success")
+def test_a_job_whose_cancelling_was_promised_publishes_nothing(platform: Platform) -> None:
+    gate = platform.folder / "go"
+    platform.scheduler()
+    platform.worker(BITSMITH_WORKER_LEASE_S="90", BITSMITH_WORKER_HEARTBEAT_S="30")  # it hears of nothing meanwhile
+    job_id = platform.submit(act="wait", gate=str(gate))
+    platform.until_training(job_id)
+    with platform.database.transaction() as tx:
+        jobs.cancel(tx, job_id)
+    gate.touch()
+    platform.until_status(job_id, JobStatus.CANCELLED)
+    assert platform.outcomes(job_id) == ["cancelled"]
+    assert platform.story(job_id)[-1] == "job.cancelled"
+    assert platform.versions() == 0
+
+
 def test_an_engine_that_prints_garbage_is_not_taken_at_its_word(platform: Platform) -> None:
     platform.worker()
     job_id = platform.submit(act="garbage")

@@ -17,7 +17,7 @@ from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, FilesGone, LeaseLost
 from bitsmith_core.files import File
 from bitsmith_core.ids import FileId, JobId
-from bitsmith_core.jobs import Checkpoint, EngineEnd, Lease
+from bitsmith_core.jobs import Checkpoint, DesiredState, EngineEnd, Lease
 from bitsmith_core.log import bind_job, get_logger
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
@@ -297,6 +297,8 @@ def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending, end: EngineEnd
     if isinstance(outcome, Failed):
         return jobs.fail(tx, lease, outcome, end=end)
     if isinstance(outcome, Ending):
+        return jobs.stopped(tx, lease, end=end)
+    if jobs.wish(tx, lease) is DesiredState.CANCEL:  # it came after the engine had finished, and was answered 200
         return jobs.stopped(tx, lease, end=end)
     # One transaction: the lease fences the publication, so exactly one attempt publishes.
     version = registry.publish(

@@ -12,6 +12,7 @@ from bitsmith_core.jobs.attempting import (
     reap,
     record,
     stopped,
+    wish,
 )
 from bitsmith_core.jobs.fairness import Policy
 from bitsmith_core.jobs.leases import Lease, extend
@@ -73,5 +74,6 @@ __all__ = [
     "sample_usage",
     "stopped",
     "submit",
+    "wish",
     "workers",
 ]

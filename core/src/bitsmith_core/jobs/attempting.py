@@ -132,6 +132,15 @@ def keep_log(tx: Tx, lease: Lease, *, number: int, object_key: str, size_bytes: 
     )
 
 
+def wish(tx: Tx, lease: Lease) -> DesiredState:
+    """What people want of the job. It is locked, so that nobody wants anything else before this transaction ends.
+
+    Raises:
+        LeaseLost
+    """
+    return DesiredState(leases.held(tx, lease).desired_state)
+
+
 def finish(tx: Tx, lease: Lease, *, result: str, end: EngineEnd = NEVER_RAN) -> None:
     """The job succeeded; `result` names what was published in this same transaction.
 
