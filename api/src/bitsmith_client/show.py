@@ -11,6 +11,7 @@ from bitsmith_client.sdk import (
     ApiKey,
     Attempt,
     Checkpoint,
+    Delivery,
     DryRun,
     File,
     Job,
@@ -20,6 +21,8 @@ from bitsmith_client.sdk import (
     Series,
     StageFacts,
     Version,
+    Webhook,
+    Worker,
 )
 
 SUBJECTS = {"float": "float base", "quantized": "quantized", "qsft": "Q-SFT", "lora": "LoRA", "qlora": "QLoRA"}
@@ -219,6 +222,40 @@ def projects_table(projects: Sequence[Project]) -> Table:
     table = _table("project", "name", "state", "weight", "limits of its own", right={"weight"})
     for project in projects:
         table.add_row(project.id, project.name, project.status, f"{project.weight:g}", limits(project.limits))
+    return table
+
+
+def webhooks_table(webhooks: Sequence[Webhook]) -> Table:
+    table = _table("webhook", "address", "events", "state", "failures in a row", "created", right={"failures in a row"})
+    for one in webhooks:
+        events = " ".join(one.events) or "everything"
+        state = "enabled" if one.enabled else "disabled"
+        table.add_row(one.id, one.url, events, state, str(one.failures), day(one.created_at))
+    return table
+
+
+def deliveries_table(deliveries: Sequence[Delivery]) -> Table:
+    table = _table("delivery", "event", "of", "status", "attempts", "answer", "next attempt", "why", right={"attempts"})
+    for one in deliveries:
+        answer = "" if one.response_status is None else str(one.response_status)
+        of = str(one.payload.get("data", {}).get("id", ""))
+        table.add_row(
+            one.id, one.type, of, one.status, str(one.attempts), answer, day(one.next_attempt_at), one.error or ""
+        )
+    return table
+
+
+def workers_table(workers: Sequence[Worker]) -> Table:
+    table = _table("worker", "state", "job", "device", "memory", "last seen", right={"memory"})
+    for one in workers:
+        table.add_row(
+            one.id,
+            one.status + (", draining" if one.is_draining else ""),
+            one.job_id or "",
+            one.device if one.devices == 1 else f"{one.devices} x {one.device}",
+            "" if one.memory_bytes is None else size(one.memory_bytes),
+            day(one.last_seen_at),
+        )
     return table
 
 

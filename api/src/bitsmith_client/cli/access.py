@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from bitsmith_client import show
-from bitsmith_client.cli.connection import Key, State, Url, connect, console
+from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.cli.output import AsJson, echo_list
 from bitsmith_client.lab.state import DEFAULT_FOLDER
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
@@ -41,6 +42,7 @@ def create_key(
 @keys.command("list")
 def list_keys(
     limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
     project: InProject = None,
     url: Url = None,
     key: Key = None,
@@ -49,7 +51,7 @@ def list_keys(
     """List keys, newest first."""
     with connect(url, key, state, project=project) as bitsmith:
         found = bitsmith.keys.list(limit=limit)
-    console().print(show.keys_table(found) if found else "no keys yet; `bitsmith keys create` makes one")
+    echo_list(found, show.keys_table, empty="no keys yet; `bitsmith keys create` makes one", as_json=as_json)
 
 
 @keys.command("revoke")
@@ -87,6 +89,7 @@ def create_project(
 @projects.command("list")
 def list_projects(
     limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     state: State = DEFAULT_FOLDER,
@@ -94,7 +97,7 @@ def list_projects(
     """List projects, newest first."""
     with connect(url, key, state) as bitsmith:
         found = bitsmith.projects.list(limit=limit)
-    console().print(show.projects_table(found))
+    echo_list(found, show.projects_table, empty="no projects", as_json=as_json)
 
 
 @projects.command("limits")

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from typer.core import TyperGroup
@@ -22,7 +21,10 @@ from bitsmith_client.cli import files as data
 from bitsmith_client.cli import jobs as job_commands
 from bitsmith_client.cli.chat import chat
 from bitsmith_client.cli.connection import Key, State, Url, connect
-from bitsmith_client.cli.connection import console as _console
+from bitsmith_client.cli.output import AsJson, echo_json, echo_list
+from bitsmith_client.cli.output import console as _console
+from bitsmith_client.cli.webhooks import webhooks
+from bitsmith_client.cli.workers import workers
 from bitsmith_client.lab.child import StartFailed
 from bitsmith_client.lab.stack import Stack
 from bitsmith_client.lab.state import DEFAULT_FOLDER, LabState
@@ -53,10 +55,11 @@ app = typer.Typer(
 app.add_typer(data.files, name="files")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.projects, name="projects")
+app.add_typer(webhooks, name="webhooks")
+app.add_typer(workers, name="workers")
 app.command()(chat)
 job_commands.add_to(app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 JsonlFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="JSONL to upload first.")]
 
 
@@ -155,10 +158,7 @@ def jobs(
     """List jobs, newest first."""
     with connect(url, key, state) as bitsmith:
         found = bitsmith.jobs.list(limit=limit, statuses=status or ())
-    if as_json:
-        _echo_json(found)
-    else:
-        _console().print(show.jobs_table(found) if found else "no jobs yet; `bitsmith submit` starts one")
+    echo_list(found, show.jobs_table, empty="no jobs yet; `bitsmith submit` starts one", as_json=as_json)
 
 
 @app.command()
@@ -196,16 +196,14 @@ def models(
     with connect(url, key, state) as bitsmith:
         if name is None:
             found = bitsmith.models.list(limit=limit)
-            if as_json:
-                _echo_json(found)
-            else:
-                console.print(show.models_table(found) if found else "no models yet; jobs that succeed publish here")
+            empty = "no models yet; jobs that succeed publish here"
+            echo_list(found, show.models_table, empty=empty, as_json=as_json)
             return
         model_name, number = _parsed(name)
         model = bitsmith.models.get(model_name)
         version = _version(bitsmith, model_name, number)
     if as_json:
-        _echo_json(version if number else model)
+        echo_json(version if number else model)
         return
     console.print(show.versions_table(model.versions))
     console.print(f"\n[bold]{version.id}[/bold] from {model.base_model}")
@@ -272,13 +270,6 @@ def _end_with(job: Job) -> None:
         return
     reason = job.error or job.status_reason
     _fail(f"{job.id} {job.status}" + (f": {reason.message} ({reason.code})" if reason else ""))
-
-
-def _echo_json(found: BaseModel | Sequence[BaseModel]) -> None:
-    if isinstance(found, BaseModel):
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        typer.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=2))
 
 
 def _end_on_signals() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bitsmith_client.lab.state import DEFAULT_FOLDER, LabState
 from bitsmith_client.sdk import Bitsmith
@@ -12,15 +11,6 @@ from bitsmith_client.sdk import Bitsmith
 Url = Annotated[str | None, typer.Option("--url", envvar="BITSMITH_URL", help="The server, e.g. http://host:8000.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="BITSMITH_API_KEY", help="Its API key.", show_envvar=True)]
 State = Annotated[Path, typer.Option("--state", envvar="BITSMITH_STATE", help="State folder of a lab (`bitsmith up`).")]
-
-
-PIPE_COLUMNS = 240
-
-
-def console() -> Console:
-    """Made when needed: tests and pipes change where stdout goes. A pipe has no width to wrap at."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
 
 
 def connect(url: str | None, key: str | None, state: Path = DEFAULT_FOLDER, *, project: str | None = None) -> Bitsmith:

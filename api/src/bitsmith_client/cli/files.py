@@ -1,6 +1,5 @@
 """`bitsmith files`: data files up, down, listed, deleted."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from bitsmith_client import show
-from bitsmith_client.cli.connection import Key, State, Url, connect, console
+from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.cli.output import AsJson, echo_list
 from bitsmith_client.lab.state import DEFAULT_FOLDER
 
 _PLAIN = "list"
@@ -33,7 +33,7 @@ def upload_or_list(
         str | None, typer.Option(help="fine-tune or evals; a list shows both [default for uploads: fine-tune]")
     ] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     state: State = DEFAULT_FOLDER,
@@ -44,10 +44,7 @@ def upload_or_list(
             found = [bitsmith.files.upload(path, purpose=purpose or "fine-tune") for path in paths]
         else:
             found = bitsmith.files.list(limit=limit, purpose=purpose)
-    if as_json:
-        typer.echo(json.dumps([file.model_dump(mode="json") for file in found], indent=2))
-    else:
-        console().print(show.files_table(found) if found else "no files yet")
+    echo_list(found, show.files_table, empty="no files yet", as_json=as_json)
 
 
 @files.command("content")

@@ -1,6 +1,5 @@
 """Commands that steer one job and show what it leaves: pause, resume, clone, metrics, logs, checkpoints."""
 
-import json
 import time
 from typing import Annotated
 
@@ -8,13 +7,13 @@ import typer
 
 from bitsmith_client import show
 from bitsmith_client.cli import specs
-from bitsmith_client.cli.connection import Key, State, Url, connect, console
+from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.cli.output import AsJson, echo_list
 from bitsmith_client.lab.state import DEFAULT_FOLDER
 
 FOLLOW_EVERY_S = 2.0
 
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 def pause(job: JobId, url: Url = None, key: Key = None, state: State = DEFAULT_FOLDER) -> None:
@@ -77,10 +76,7 @@ def metrics(
     """What a job measured: first, lowest, highest and last value of each curve."""
     with connect(url, key, state) as bitsmith:
         found = bitsmith.jobs.metrics(job, names=names or (), max_points=max_points)
-    if as_json:
-        typer.echo(json.dumps([series.model_dump(mode="json") for series in found], indent=2))
-    else:
-        console().print(show.series_table(found) if found else "nothing measured yet")
+    echo_list(found, show.series_table, empty="nothing measured yet", as_json=as_json)
 
 
 def logs(
@@ -111,10 +107,7 @@ def checkpoints(
     """What a job could go on from."""
     with connect(url, key, state) as bitsmith:
         found = bitsmith.jobs.checkpoints(job, limit=100)
-    if as_json:
-        typer.echo(json.dumps([checkpoint.model_dump(mode="json") for checkpoint in found], indent=2))
-    else:
-        console().print(show.checkpoints_table(found) if found else "no checkpoints yet")
+    echo_list(found, show.checkpoints_table, empty="no checkpoints yet", as_json=as_json)
 
 
 def attempts(
@@ -123,10 +116,7 @@ def attempts(
     """Who tried a job, and how it ended."""
     with connect(url, key, state) as bitsmith:
         found = bitsmith.jobs.attempts(job, limit=100)
-    if as_json:
-        typer.echo(json.dumps([attempt.model_dump(mode="json") for attempt in found], indent=2))
-    else:
-        console().print(show.attempts_table(found) if found else "no attempts yet")
+    echo_list(found, show.attempts_table, empty="no attempts yet", as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:

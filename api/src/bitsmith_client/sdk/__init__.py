@@ -19,6 +19,8 @@ from bitsmith_client.sdk.answers import (
 from bitsmith_client.sdk.client import Bitsmith
 from bitsmith_client.sdk.errors import ApiError, CorruptDownload, Disconnected, SdkError, Unreachable
 from bitsmith_client.sdk.identity import ApiKey, IssuedApiKey, Project
+from bitsmith_client.sdk.webhooks import Delivery, Webhook, WebhookWithSecret
+from bitsmith_client.sdk.workers import Worker
 
 __all__ = [
     "ApiError",
@@ -27,6 +29,7 @@ __all__ = [
     "Bitsmith",
     "Checkpoint",
     "CorruptDownload",
+    "Delivery",
     "Disconnected",
     "DryRun",
     "Event",
@@ -44,4 +47,7 @@ __all__ = [
     "Unreachable",
     "Upload",
     "Version",
+    "Webhook",
+    "WebhookWithSecret",
+    "Worker",
 ]

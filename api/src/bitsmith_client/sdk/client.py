@@ -20,6 +20,8 @@ from bitsmith_client.sdk.jobs import Jobs
 from bitsmith_client.sdk.pages import listed, segment
 from bitsmith_client.sdk.transport import Transport
 from bitsmith_client.sdk.uploads import PART_BYTES, Uploads
+from bitsmith_client.sdk.webhooks import Webhooks
+from bitsmith_client.sdk.workers import Workers
 
 
 class Bitsmith:
@@ -37,6 +39,8 @@ class Bitsmith:
         self.chat = Chat(self._transport)
         self.keys = Keys(self._transport)
         self.projects = Projects(self._transport)
+        self.webhooks = Webhooks(self._transport)
+        self.workers = Workers(self._transport)
 
     def __enter__(self) -> Self:
         return self
