@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsmith_engine.chat.packed import keep_while_room, pack_linears, stored_bytes
+from bitsmith_engine.chat.packed import keep_while_room, pack_linears
 from bitsmith_engine.data.examples import Tokenizer, render
 from bitsmith_engine.errors import BadData, BadModel, OutOfSpace
 from bitsmith_engine.models.opening import Base, CausalLM, build_empty, fill, open_base, parameter_names
@@ -53,8 +53,8 @@ def open_chat(
     cache_bytes = parallel * context * _cache_bytes_per_token(base, runtime)
 
     model = build_empty(base.config)
-    packed_layers = {block.name.partition("#")[0] for block in layout.layers}
-    packed_bytes = sum(stored_bytes(block) for block in layout.layers)
+    packed_layers = {block.layer_name for block in layout.layers}
+    packed_bytes = sum(block.packed_bytes for block in layout.layers)
     held_bytes = packed_bytes + _float_bytes(model, base, packed_layers, runtime)
     if memory_bytes is not None and held_bytes + cache_bytes > memory_bytes:
         raise OutOfSpace(

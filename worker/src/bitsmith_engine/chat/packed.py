@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitsmith_engine.errors import BadModel
-from bitsmith_engine.quant.pack import packed_width
-from bitsmith_engine.quant.parameter import dequantize_layer
+from bitsmith_engine.quant.parameter import by_layer, dequantize_layer
 from bitsmith_engine.quant.storage import LayerLayout, Layout, read_parameter
 
 
@@ -73,7 +72,7 @@ def pack_linears(
     packed = []
     try:
         with safe_open(weights_file, framework="pt") as file:
-            for layer_name, blocks in _by_layer(layout).items():
+            for layer_name, blocks in by_layer(layout.layers).items():
                 old = model.get_submodule(layer_name)
                 if not isinstance(old, nn.Linear):
                     raise BadModel(f"{layer_name} is no linear layer of this model; its files do not belong together")
@@ -102,18 +101,3 @@ def keep_while_room(layers: Sequence[PackedLinear], room_bytes: int) -> int:
         layer.keep_unpacked()
         kept_bytes += layer.unpacked_bytes
     return kept_bytes
-
-
-def stored_bytes(block: LayerLayout) -> int:
-    """Of its packed tensors; the layout is that of quant.storage."""
-    N, K, G = block.output_features, block.input_features, block.input_features // block.group_size
-    codes = N * packed_width(K, block.bits)
-    zeros = 2 * N * G if block.zero_kind == "float" else N * packed_width(G, block.bits)
-    return codes + 2 * N * G + (0 if block.symmetric else zeros) + (4 * K if block.column_block else 0)
-
-
-def _by_layer(layout: Layout) -> dict[str, list[LayerLayout]]:
-    layers: dict[str, list[LayerLayout]] = {}
-    for block in layout.layers:
-        layers.setdefault(block.name.partition("#")[0], []).append(block)
-    return layers

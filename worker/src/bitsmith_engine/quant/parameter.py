@@ -11,7 +11,7 @@ Shape letters: N output features, K input features, G groups per row, R rows at 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,8 +62,7 @@ class QuantParameter:
 
     @property
     def layer_name(self) -> str:
-        """Module path of the linear layer that this is the weight of, or a column block of."""
-        return self.name.partition("#")[0]
+        return layer_of(self.name)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,12 +126,27 @@ class QuantParameter:
         self.scale_NG[rows] = stored_scale(scale_RG)
 
 
-def by_layer(parameters: Iterable[QuantParameter]) -> dict[str, tuple[QuantParameter, ...]]:
+class Block(Protocol):
+    """A parameter, or what is known of one."""
+
+    @property
+    def layer_name(self) -> str: ...
+
+
+B = TypeVar("B", bound=Block)
+
+
+def by_layer(blocks: Iterable[B]) -> dict[str, tuple[B, ...]]:
     """The blocks of each layer, by its module path, in the order given."""
-    layers: dict[str, tuple[QuantParameter, ...]] = {}
-    for parameter in parameters:
-        layers[parameter.layer_name] = (*layers.get(parameter.layer_name, ()), parameter)
+    layers: dict[str, tuple[B, ...]] = {}
+    for block in blocks:
+        layers[block.layer_name] = (*layers.get(block.layer_name, ()), block)
     return layers
+
+
+def layer_of(name: str) -> str:
+    """Module path of the linear layer that a parameter is the weight of, or a column block of."""
+    return name.partition("#")[0]
 
 
 def dequantize_layer(blocks: Sequence[QuantParameter], dtype: torch.dtype) -> Tensor:

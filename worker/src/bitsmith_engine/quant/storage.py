@@ -22,9 +22,9 @@ from torch import Tensor
 
 from bitsmith_engine.errors import BadModel
 from bitsmith_engine.quant.affine import Affine
-from bitsmith_engine.quant.pack import pack, unpack
-from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.scheme import Scheme, ZeroKind
+from bitsmith_engine.quant.pack import pack, packed_width, unpack
+from bitsmith_engine.quant.parameter import COLUMN_BITS, QuantParameter, layer_of
+from bitsmith_engine.quant.scheme import SCALE_BITS, Scheme, ZeroKind
 
 CODES_FILE = "codes.safetensors"
 LAYOUT_FILE = "quantization.json"
@@ -54,6 +54,15 @@ class LayerLayout(BaseModel):
         return Scheme(bits=self.bits, group_size=self.group_size, symmetric=self.symmetric, zero_kind=self.zero_kind)
 
     @property
+    def layer_name(self) -> str:
+        return layer_of(self.name)
+
+    @property
+    def packed_bytes(self) -> int:
+        columns = COLUMN_BITS // 8 * self.input_features if self.column_block else 0
+        return packed_size(self.scheme, self.output_features, self.input_features) + columns
+
+    @property
     def tensor_names(self) -> list[str]:
         parts = ["codes", "scales"]
         if not self.symmetric:
@@ -77,6 +86,12 @@ class PackedBytes(NamedTuple):
     codes: int
     scales_and_zeros: int
     columns: int
+
+
+def packed_size(scheme: Scheme, N: int, K: int) -> int:
+    """Bytes of codes, scales and zero points, without making them."""
+    G = K // scheme.group_size
+    return N * (packed_width(K, scheme.bits) + G * SCALE_BITS // 8 + packed_width(G, scheme.zero_bits))
 
 
 def packed_tensors(parameter: QuantParameter) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from fractions import Fraction
 from math import floor
 
 from bitsmith_engine.errors import BadSpec
-from bitsmith_engine.quant.pack import packed_width
 from bitsmith_engine.quant.plan import Plans, plan_layer
-from bitsmith_engine.quant.scheme import SCALE_BITS, scheme_for
+from bitsmith_engine.quant.scheme import scheme_for
+from bitsmith_engine.quant.storage import packed_size
 from bitsmith_engine.search.knapsack import Choice, Option, solve
 from bitsmith_engine.search.sensitivity import LayerShape, Sensitivity, UnitSensitivity
 
@@ -51,11 +51,7 @@ def allocate_bytes(sensitivity: Sensitivity, *, budget_bytes: int, widths: Itera
 def stored_bytes(layer: LayerShape, bits: int, *, group_size: int | None, symmetric: bool) -> int:
     """Packed codes, scales and zero points of one layer."""
     scheme = scheme_for(bits, layer.input_features, group_size=group_size, symmetric=symmetric)
-    groups = layer.input_features // scheme.group_size
-    row_bytes = (
-        packed_width(layer.input_features, bits) + groups * SCALE_BITS // 8 + packed_width(groups, scheme.zero_bits)
-    )
-    return layer.output_features * row_bytes
+    return packed_size(scheme, layer.output_features, layer.input_features)
 
 
 def total_damage(units: Iterable[UnitSensitivity], bits: Mapping[str, int]) -> float:
