@@ -57,7 +57,8 @@ def names() -> Iterator[Name]:
         aliases=[("prod", 3), ("next", 4)], first_day=41,
     )  # fmt: skip
     yield Name(base=qwen, suffix="medical-zh", dataset=medical, licence="apache-2.0", tags=["medical", "chinese"],
-               recipes=[q(mix, bits, gain=0.7) for bits in (4.0, 3.0)], aliases=[("prod", 1)], first_day=23)  # fmt: skip
+               recipes=[q(mix, bits, gain=0.7) for bits in (4.0, 3.0)], aliases=[("prod", 1)],
+               first_day=23)  # fmt: skip
     yield Name(base=qwen, suffix="plain", dataset=support, licence="apache-2.0", tags=["baseline"],
                recipes=[q(uniform, bits, "quantize") for bits in (4.0, 3.0, 2.0)])  # fmt: skip
     yield Name(base=qwen, suffix="lora", dataset=support, licence="apache-2.0", tags=["baseline", "support"],

@@ -10,6 +10,9 @@ import { start } from "./lib/router.js";
 // First match wins. `nav` puts a view into the sidebar, `key` is what follows "g" on the keyboard.
 const ROUTES = [
   { path: "/ui/models", load: () => import("./views/models.js"), nav: "models", key: "m", scope: "models:read" },
+  { path: "/ui/models/:name", load: () => import("./views/model.js") },
+  { path: "/ui/models/:name/versions/:version", load: () => import("./views/version.js") },
+  { path: "/ui/compare", load: () => import("./views/compare.js"), nav: "compare", key: "c", scope: "models:read" },
   { path: "/ui/login", load: () => import("./views/login.js") },
 ];
 

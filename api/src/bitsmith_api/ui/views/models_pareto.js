@@ -12,7 +12,7 @@ import { headlineOf, isShare, scoreCell, taskName, versionHref } from "../lib/re
 const MOST_MODELS = 24; // whose every version is fetched, where one base model is looked at
 
 /** A card with the plot; nothing where there are too few scores to see anything. */
-export async function pareto(models, counts, query, signal) {
+export async function pareto(models, counts, query, signal, { description } = {}) {
   const tasks = Object.keys(counts.scores);
   const task = tasks.includes(query.get("show")) ? query.get("show") : defaultTask(counts.scores, models);
   if (!task) return null;
@@ -25,7 +25,7 @@ export async function pareto(models, counts, query, signal) {
   const groups = grouped(points);
   return card({}, plot({
     title: t("pareto.title"),
-    description: isOneBase ? t("pareto.description_base", { base: baseName(points[0].version.base_model) }) : t("pareto.description"),
+    description: description ?? (isOneBase ? t("pareto.description_base", { base: baseName(points[0].version.base_model) }) : t("pareto.description")),
     label: t("pareto.label", { task: taskName(task), count: points.length }),
     height: 320,
     actions: chooser || [],
@@ -76,7 +76,7 @@ function figure(groups, task, points) {
     const sizes = group.points.map((point) => point.version.weights_bytes / 1e9);
     return [
       base && bases.length <= 2 && {
-        x: [0, Math.max(...sizes) * 1.08], y: [base.value * scale, base.value * scale], mode: "lines", hoverinfo: "skip", showlegend: false,
+        x: span(points), y: [base.value * scale, base.value * scale], mode: "lines", hoverinfo: "skip", showlegend: false,
         line: { color: colour, width: 1, dash: "dot" }, legendgroup: group.base,
       },
       {
@@ -98,11 +98,19 @@ function figure(groups, task, points) {
   return {
     data,
     layout: {
-      xaxis: { title: { text: t("pareto.size") }, rangemode: "tozero" },
+      xaxis: { title: { text: t("pareto.size") }, range: span(points) },
       yaxis: { title: { text: `${taskName(task)}${scale === 100 ? " (%)" : ""}` }, autorange: points[0].score.higher_is_better ? true : "reversed" },
       hovermode: "closest",
     },
   };
+}
+
+/** From zero, unless all are so alike in size that zero would squeeze them into a corner. */
+function span(points) {
+  const sizes = points.map((point) => point.version.weights_bytes / 1e9);
+  const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
+  const room = Math.max((most - least) * 0.12, most * 0.02);
+  return [least > most / 2 ? least - room : 0, most + room];
 }
 
 function columns() {
