@@ -6,7 +6,7 @@ import openai
 import pytest
 from bitsmith_core import jobs
 from bitsmith_core.ids import JobId
-from bitsmith_core.wire import Failed, FailureClass
+from bitsmith_core.wire import Failed, FailureClass, Progress, Stage
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
@@ -92,6 +92,28 @@ def test_events_and_checkpoints_are_those_of_the_client(sdk: OpenAI, platform: P
     (checkpoint,) = sdk.fine_tuning.jobs.checkpoints.list(job.id)
     checked(checkpoint, FineTuningJobCheckpoint)
     assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (5, 2.5)
+
+
+def test_a_training_steps_numbers_have_the_clients_names_too(sdk: OpenAI, platform: Platform) -> None:
+    job = create(sdk, platform)
+    lease = platform.claim(JobId(job.id))
+    measured = {"loss": 2.5, "held_out_loss": 2.75, "flips": 3.0}
+    with platform.database.transaction() as tx:
+        jobs.record(tx, lease, Progress(stage=Stage.QUANTIZING, done=1, total=4, metrics={"loss": 9.0}))
+        jobs.record(tx, lease, Progress(stage=Stage.TRAINING, done=5, total=20, metrics=measured))
+        jobs.record(tx, lease, Progress(stage=Stage.TRAINING, done=10, total=20))
+    events = sdk.fine_tuning.jobs.list_events(job.id)
+    bare, trained, quantized = (event.data for event in events if event.type == "metrics")
+    assert trained == {
+        "event": "progress", "stage": "training", "done": 5, "total": 20, "eta_s": None, "metrics": measured,
+        "step": 5, "total_steps": 20, "train_loss": 2.5, "valid_loss": 2.75,
+    }  # fmt: skip
+    assert isinstance(bare, dict)
+    assert {name: bare.get(name) for name in ("step", "total_steps", "train_loss")} == {
+        "step": 10, "total_steps": 20, "train_loss": None,
+    }  # fmt: skip
+    assert isinstance(quantized, dict)
+    assert not quantized.keys() & {"step", "train_loss"}
 
 
 def test_a_failed_job_tells_the_client_why(sdk: OpenAI, platform: Platform) -> None:

@@ -1,17 +1,21 @@
 """A job's history, as a list and as server-sent events."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from bitsmith_core import jobs
 from bitsmith_core.ids import JobId
 from bitsmith_core.jobs import JobStatus
+from bitsmith_core.wire import Stage
 from pydantic import BaseModel, Field
 
 from bitsmith_api.schemas.pages import Listed, Page
 from bitsmith_api.schemas.times import UnixSeconds, unix
 
 MAX_SEQ = 2**31 - 1
+
+_OPENAI_NAMES = {"loss": "train_loss", "held_out_loss": "valid_loss"}
 
 
 class Event(Listed):
@@ -23,7 +27,8 @@ class Event(Listed):
     type: Literal["message", "metrics"]
     message: str
     data: dict[str, Any] = Field(
-        description="`event` says what happened; the rest depends on it",
+        description="`event` says what happened; the rest depends on it. Of training steps also OpenAI's `step`, "
+        "`total_steps`, `train_loss` and `valid_loss`, as far as they are known",
         examples=[{"event": "progress", "stage": "training", "done": 3, "total": 9, "metrics": {"loss": 2.0}}],
     )
 
@@ -36,8 +41,17 @@ class Event(Listed):
             level=row.level,
             type="metrics" if row.type == "metrics" else "message",
             message=row.message,
-            data=row.data,
+            data={**_as_openai_plots_it(row.data), **row.data},
         )
+
+
+def _as_openai_plots_it(data: Mapping[str, Any]) -> dict[str, float]:
+    """A training step's numbers under OpenAI's names, without those that nobody measured; nothing of other stages."""
+    if data.get("event") != "progress" or data["stage"] != Stage.TRAINING:
+        return {}
+    facts = {"step": data["done"], "total_steps": data["total"] or None}
+    facts |= {theirs: data["metrics"].get(ours) for ours, theirs in _OPENAI_NAMES.items()}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 class LiveProgress(BaseModel):
