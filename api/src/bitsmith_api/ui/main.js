@@ -13,6 +13,12 @@ const ROUTES = [
   { path: "/ui/models/:name", load: () => import("./views/model.js") },
   { path: "/ui/models/:name/versions/:version", load: () => import("./views/version.js") },
   { path: "/ui/compare", load: () => import("./views/compare.js"), nav: "compare", key: "c", scope: "models:read" },
+  { path: "/ui/jobs", load: () => import("./views/jobs.js"), nav: "jobs", key: "j", scope: "jobs:read" },
+  { path: "/ui/jobs/new", load: () => import("./views/job_new.js"), scope: "jobs:write" },
+  { path: "/ui/jobs/:id", load: () => import("./views/job.js") },
+  { path: "/ui/files", load: () => import("./views/files.js"), nav: "files", key: "f", scope: "files:read" },
+  { path: "/ui/workers", load: () => import("./views/workers.js"), nav: "workers", key: "w", scope: "workers:read" },
+  { path: "/ui/keys", load: () => import("./views/keys.js"), nav: "keys", key: "k", scope: "keys:read" },
   { path: "/ui/login", load: () => import("./views/login.js") },
 ];
 
