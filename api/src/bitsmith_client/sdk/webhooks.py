@@ -60,7 +60,7 @@ class Webhooks:
         return Webhook.model_validate(self._transport.patch(self._of(webhook_id), changes))
 
     def rotate_secret(self, webhook_id: str) -> WebhookWithSecret:
-        """At once: the old secret signs nothing more."""
+        """For 24 hours the secret that it replaces signs, too."""
         return WebhookWithSecret.model_validate(self._transport.post(f"{self._of(webhook_id)}/rotate_secret"))
 
     def delete(self, webhook_id: str) -> None:
