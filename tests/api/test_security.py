@@ -22,7 +22,7 @@ from sqlalchemy import text
 from tests.api.conftest import AUTHORIZED, KEY, MANIFEST, Platform, assert_problem
 from tests.api.keyring import as_key, in_project, new_key, new_project, routes_under_v1, scopes_of
 
-PARAMETER = re.compile(r"\{(\w+)\}")
+PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 BODIES: dict[str, dict[str, Any]] = {
     "create_part_urls": {"parts": [{"bytes": 1, "sha256": "0" * 64}]},
@@ -77,6 +77,7 @@ def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
             "job_id": job_id,
             "name": "blues",
             "version": "1",
+            "path": MANIFEST.files[0].path,
             "key_id": issued["id"],
             "project_id": blue,
             "webhook_id": webhook,

@@ -4,9 +4,10 @@ The class of an error decides its status, its message is the detail. What a serv
 not answered: a client can neither use it nor should see it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from bitsmith_core.errors import (
     BitsmithError,
@@ -71,6 +72,28 @@ class TooManyRequests(Transient):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class HubNotFound(NotFound):
+    """What Hugging Face's clients must hear in their own words."""
+
+    hub_code: ClassVar[str]
+
+    def __init__(self, message: str, *, commit: str | None = None) -> None:
+        super().__init__(message)
+        self.commit = commit  # with it they remember that a file is not there
+
+
+class RepoNotFound(HubNotFound):
+    hub_code = "RepoNotFound"
+
+
+class RevisionNotFound(HubNotFound):
+    hub_code = "RevisionNotFound"
+
+
+class EntryNotFound(HubNotFound):
+    hub_code = "EntryNotFound"
 
 
 STATUS: dict[type[BitsmithError], int] = {
@@ -175,6 +198,7 @@ async def _on_bitsmith_error(request: Request, error: Exception) -> JSONResponse
     detail = str(error)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="bitsmith"'
+    headers |= _for_the_hubs_clients(request, error)
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, StillAnswering):
@@ -191,6 +215,25 @@ async def _on_bitsmith_error(request: Request, error: Exception) -> JSONResponse
     is_retryable = isinstance(error, Transient | StillAnswering)
     gate = error.report if isinstance(error, GateRefused) else None
     return answer(request, status, error.code, detail, places, headers=headers, retryable=is_retryable, gate=gate)
+
+
+def _for_the_hubs_clients(request: Request, error: BitsmithError) -> dict[str, str]:
+    """The headers by which huggingface_hub tells its exceptions apart.
+
+    Like the hub itself: whoever shows no key hears that there is no such repository, a wrong key hears what is wrong.
+    """
+    message = re.sub(r"[^ -~]", "?", _shortened(str(error)))  # it quotes the request, and a header takes less
+    if isinstance(error, HubNotFound):
+        commit = {"X-Repo-Commit": error.commit} if error.commit else {}
+        return {"X-Error-Code": error.hub_code, "X-Error-Message": message, **commit}
+    if isinstance(error, Unauthorized) and request.url.path.startswith("/hub/"):
+        has_shown_a_key = "authorization" in request.headers
+        return (
+            {"X-Error-Message": "Invalid credentials in Authorization header"}
+            if has_shown_a_key
+            else {"X-Error-Code": RepoNotFound.hub_code, "X-Error-Message": message}
+        )
+    return {}
 
 
 async def _on_bad_parameters(request: Request, error: Exception) -> JSONResponse:
