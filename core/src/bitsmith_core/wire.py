@@ -11,7 +11,8 @@
              folders that CheckpointSaved lines name: put back into an empty OUT, the engine goes on from there
 
 Nothing else goes to stdout; logs go to stderr. EOF on stdin means that the supervisor died: the engine exits at once.
-SIGTERM means stop: the engine exits with STOPPED, its finished stages intact, and training at a checkpoint.
+SIGTERM means stop: the engine exits with STOPPED, its finished stages intact, calibration and
+training at a checkpoint.
 """
 
 import math
