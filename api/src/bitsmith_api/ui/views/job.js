@@ -31,7 +31,7 @@ export async function view({ params, query, signal, onQuery }) {
   function show() {
     const titled = page(
       {
-        title: [jobName(live.job), " ", jobStatus(live.job)],
+        title: h("span", { class: "job-title" }, jobName(live.job), jobStatus(live.job)),
         breadcrumbs: [[t("jobs.title"), "/ui/jobs"], [id]],
         actions: actions(live, refresh),
       },

@@ -39,7 +39,7 @@ async function knownBases(signal) {
     get("/v1/workers", { params: { limit: 100 }, signal }).catch(() => ({ data: [] })),
   ]);
   const local = workers.data.flatMap((worker) => worker.local_models.map((name) => `local:${name}`));
-  const known = (facets?.counts?.base_model ?? []).map((row) => row.value);
+  const known = (facets?.base_model ?? []).map((row) => row.value);
   return [...new Set([...local, ...known])];
 }
 

@@ -43,15 +43,17 @@ function stagesOf(job, timeline) {
 /** The stages as steps: done, now, to come. */
 export function stageStrip(job, timeline) {
   const isOver = OVER.has(job.status);
+  const now = STAGES.indexOf(job.stage);
   const steps = stagesOf(job, timeline).map((stage) => {
     const seconds = timeline.took.get(stage);
     const isNow = !isOver && job.status === "running" && job.stage === stage && seconds === undefined;
     const isBroken = job.status === "failed" && job.stage === stage && seconds === undefined;
-    const state = seconds !== undefined ? "done" : isNow ? "now" : isBroken ? "broken" : "later";
+    const isPassed = seconds !== undefined || job.status === "succeeded" || STAGES.indexOf(stage) < now;
+    const state = isPassed ? "done" : isNow ? "now" : isBroken ? "broken" : "later";
     return h("li", { class: `step step-${state}`, "aria-current": isNow ? "step" : null },
       h("span", { class: "step-mark", "aria-hidden": "true" }, state === "done" && icon("check", { size: 12 }), state === "broken" && icon("close", { size: 12 })),
       h("span", { class: "step-name" }, term("stage", stage)),
-      h("span", { class: "step-time" }, state === "done" ? duration(seconds) : state === "later" ? "" : t(`job.step_${state}`)));
+      h("span", { class: "step-time" }, state === "done" ? seconds !== undefined && duration(seconds) : state === "later" ? "" : t(`job.step_${state}`)));
   });
   return h("ol", { class: "steps", "aria-label": t("job.stages") }, steps);
 }
