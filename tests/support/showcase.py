@@ -233,7 +233,9 @@ def _train(tx: Tx, lease: jobs.Lease, curve: dict[str, list[float]], steps: rang
     taken = list(steps)
     for at in range(0, len(taken), 50):
         chunk = taken[at : at + 50]
-        columns = {name: [values[step] for step in chunk] for name, values in curve.items()}
+        columns: dict[str, list[float | None]] = {
+            name: [values[step] for step in chunk] for name, values in curve.items()
+        }
         jobs.record(tx, lease, Metrics(stage=Stage.TRAINING, steps=chunk, columns=columns))
     last = {name: values[taken[-1]] for name, values in curve.items()}
     total = len(curve["loss"]) - 1

@@ -13,11 +13,11 @@ export function comparisonTable(comparison, { names = [comparison.a, comparison.
   const reach = reachOf(comparison.tasks);
   const columns = [
     { key: "task", label: t("compare.task"), header: true, render: (row) => [h("div", taskName(row.task)), h("div", { class: "faint small" }, `${row.metric}${row.n ? ` · n = ${row.n}` : ""}`)] },
-    { key: "a", label: names[0], align: "end", render: (row) => valueCell(row, "a") },
-    { key: "b", label: names[1], align: "end", render: (row) => valueCell(row, "b") },
-    { key: "difference", label: t("compare.difference"), align: "end", hint: t("compare.difference_hint", { share: Math.round(comparison.confidence * 100) }), render: differenceCell },
+    { key: "a", label: names[0], align: "end", class: "cell-wide", render: (row) => valueCell(row, "a") },
+    { key: "b", label: names[1], align: "end", class: "cell-wide", render: (row) => valueCell(row, "b") },
+    { key: "difference", label: t("compare.difference"), align: "end", class: "cell-wide", hint: t("compare.difference_hint", { share: Math.round(comparison.confidence * 100) }), render: differenceCell },
     { key: "interval", label: "", class: "cell-whisker", render: (row) => whisker(row, reach[row.unit]) },
-    { key: "verdict", label: t("compare.verdict"), class: "cell-verdict", render: verdictCell },
+    { key: "verdict", label: t("compare.verdict"), class: "cell-verdict cell-wide", render: verdictCell },
   ];
   return table({ caption: t("compare.caption", { a: comparison.a, b: comparison.b }), columns, rows: comparison.tasks, stack: true });
 }

@@ -82,9 +82,10 @@ const CONFIG = { displayModeBar: false, responsive: false, scrollZoom: false, do
  *
  * title, description: text. `draw()` answers plotly's {data, layout}; it is called again when the theme changes, so
  * take colours from `token` and `seriesColour` inside it. `table`: {columns, rows} as `table()` takes them.
- * `onclick(point)` is told plotly's point. `label`: what a screen reader hears in the plot's place.
+ * `onclick(point)` is told plotly's point. `label`: what a screen reader hears in the plot's place. `legend`: the names
+ * of the series in the order of their colours, where plotly's own would take a phone's whole plot.
  */
-export function plot({ title, description, label = title, height = 300, draw, table: behind, onclick, actions = [] }) {
+export function plot({ title, description, label = title, height = 300, draw, table: behind, onclick, actions = [], legend = [] }) {
   const place = h("div", { class: "plot-place", style: { "min-height": `${height}px` } }, skeleton("block", 1));
   const body = h("div", { class: "plot-body", role: "img", "aria-label": label }, place);
   const toggle = h("button", { type: "button", class: "button button-quiet", "aria-pressed": "false", onclick: () => flip() }, t("plot.table"));
@@ -124,7 +125,8 @@ export function plot({ title, description, label = title, height = 300, draw, ta
   const node = h(
     "figure",
     { class: "plot" },
-    h("figcaption", { class: "plot-head" }, h("div", title && h("h3", title), description && h("p", { class: "muted" }, description)), h("div", { class: "plot-actions" }, actions, toggle)),
+    h("figcaption", { class: "plot-head" }, h("div", title && h("h2", { class: "plot-title" }, title), description && h("p", { class: "muted" }, description)), h("div", { class: "plot-actions" }, actions, toggle)),
+    legend.length > 0 && h("ul", { class: "plot-legend" }, legend.map((name, at) => h("li", h("i", { class: `series-${(at % 8) + 1}`, "aria-hidden": "true" }), name))),
     body,
   );
   node.repaint = paint;

@@ -93,7 +93,7 @@ function summary(found) {
   const count = (verdict) => found.tasks.filter((task) => task.verdict === verdict).length;
   const unlike = count("not comparable");
   return [
-    h("p", { class: "summary" }, t("compare.summary", { better: count("better"), worse: count("worse"), same: count("no difference") })),
+    unlike < found.tasks.length && h("p", { class: "summary" }, t("compare.summary", { better: count("better"), worse: count("worse"), same: count("no difference") })),
     unlike > 0 && notice("warn", t("compare.unlike", { count: unlike })),
   ];
 }

@@ -53,7 +53,7 @@ function move(model, path, alias) {
       }
     } },
     field({ label: t("alias.name") }, name),
-    field({ label: t("model.version") }, version),
+    field({ label: t("model.version"), hint: alias && t("alias.now_at", { number: alias.version }) }, version),
     field({ label: t("alias.reason"), optional: true }, reason),
     found,
     h("div", { class: "dialog-actions" },

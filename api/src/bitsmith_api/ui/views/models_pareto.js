@@ -27,7 +27,8 @@ export async function pareto(models, counts, query, signal, { description } = {}
     title: t("pareto.title"),
     description: description ?? (isOneBase ? t("pareto.description_base", { base: baseName(points[0].version.base_model) }) : t("pareto.description")),
     label: t("pareto.label", { task: taskName(task), count: points.length }),
-    height: 320,
+    height: 300,
+    legend: basesOf(groups).map((base) => baseName(base)),
     actions: chooser || [],
     draw: () => figure(groups, task, points),
     onclick: (point) => point.customdata && navigate(versionHref(point.customdata[0], point.customdata[1])),
@@ -55,6 +56,10 @@ function grouped(points) {
   return [...groups.values()].sort((a, b) => a.base.localeCompare(b.base));
 }
 
+function basesOf(groups) {
+  return [...new Set(groups.map((group) => group.base))];
+}
+
 /** Of points by size: those that no smaller one equals or beats. */
 export function frontier(points) {
   const best = [];
@@ -68,7 +73,7 @@ export function frontier(points) {
 
 function figure(groups, task, points) {
   const scale = isShare(points[0].score) ? 100 : 1;
-  const bases = [...new Set(groups.map((group) => group.base))];
+  const bases = basesOf(groups);
   const data = groups.flatMap((group) => {
     const colour = seriesColour(bases.indexOf(group.base));
     const line = frontier(group.points);
@@ -101,6 +106,7 @@ function figure(groups, task, points) {
       xaxis: { title: { text: t("pareto.size") }, range: span(points) },
       yaxis: { title: { text: `${taskName(task)}${scale === 100 ? " (%)" : ""}` }, autorange: points[0].score.higher_is_better ? true : "reversed" },
       hovermode: "closest",
+      showlegend: false,
     },
   };
 }

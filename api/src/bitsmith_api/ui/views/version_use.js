@@ -9,7 +9,7 @@ export function useTab(version) {
   const parts = [
     ["curl", t("use.served"), curl(version)],
     ["Python · openai", t("use.served"), openai(version)],
-    ["bitsmith", t("use.pull"), `bitsmith models pull ${version.id} --out ${version.model}`],
+    ["bitsmith", t("use.pull"), `bitsmith pull ${version.id}`],
     hasExport && ["Python · transformers", t("use.hub"), transformers(version)],
     hasExport && ["vLLM", t("use.hub"), vllm(version)],
     hasExport && ["llama.cpp", t("use.llama"), llama(version)],
