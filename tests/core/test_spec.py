@@ -3,6 +3,7 @@
 import pytest
 from bitsmith_core.ids import new_file_id
 from bitsmith_core.spec import (
+    JobRequest,
     JobSpec,
     LayerMixQuantization,
     QsftMethod,
@@ -100,6 +101,54 @@ def test_a_mistake_is_refused_where_it_is(changes: dict[str, object], place: str
         JobSpec.model_validate(request(**changes))
     location = caught.value.errors()[0]["loc"]
     assert (str(location[-1]) if location else "") == place
+
+
+EVALUATE: dict[str, object] = {"type": "evaluate", "evaluate": {"version": "tiny-qsft@3"}}
+
+
+def test_an_evaluation_needs_no_training_file_and_names_its_version() -> None:
+    spec = JobSpec.model_validate({"model": "hf:org/tiny", "validation_file": VALIDATION, "method": EVALUATE})
+    assert (spec.evaluates, spec.model_name, spec.training, spec.training_file) == (
+        "tiny-qsft@3",
+        "tiny-qsft",
+        None,
+        None,
+    )
+    assert spec.needs_base
+    assert spec.max_length == 512
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "there is nothing to be scored on"),
+        ({"training_file": TRAINING}, "training_file has no place in an evaluate job"),
+        ({"method": {"type": "evaluate", "evaluate": {"version": "a/b"}}}, "names no version"),
+        ({"method": {"type": "evaluate", "evaluate": {}}}, "Field required"),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        JobSpec.model_validate({"model": "hf:org/tiny", "method": EVALUATE} | changes)
+
+
+@pytest.mark.parametrize("name", ["model", "training_file"])
+def test_every_other_method_needs_a_model_and_a_training_file(name: str) -> None:
+    wanted = request()
+    del wanted[name]
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(wanted)
+    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [((name,), "missing")]
+
+
+def test_an_evaluations_model_is_left_to_the_server_until_it_is_submitted() -> None:
+    wanted = {"validation_file": VALIDATION, "method": EVALUATE}
+    asked = JobRequest.model_validate(wanted)
+    spec = asked.evaluation(version="tiny-qsft@7", base_model="hf:org/tiny")
+    assert (spec.model, spec.evaluates, spec.validation_file) == ("hf:org/tiny", "tiny-qsft@7", VALIDATION)
+    with pytest.raises(ValidationError, match="Field required"):
+        JobSpec.model_validate(wanted)
 
 
 def test_references_are_taken_apart() -> None:

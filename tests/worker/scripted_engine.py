@@ -16,7 +16,17 @@ import threading
 import time
 from pathlib import Path
 
-from bitsmith_core.bundle import MANIFEST, Environment, Manifest, QuantizationFacts, StageFacts, describe_files
+from bitsmith_core.bundle import (
+    EVALS,
+    MANIFEST,
+    Environment,
+    Evals,
+    Manifest,
+    QuantizationFacts,
+    Score,
+    StageFacts,
+    describe_files,
+)
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import (
     ADJUSTMENTS_FILE,
@@ -37,6 +47,11 @@ from bitsmith_core.wire import (
 
 SPEC, INPUTS, OUT = map(Path, sys.argv[1:])
 STAGES = (Stage.MEASURING, Stage.TRAINING)
+SCORE = Score(
+    subject="quantized", task="piqa", metric="acc", value=0.75, stderr=0.1, n=4, n_unit="questions",
+    higher_is_better=True, comparable_key="k",
+)  # fmt: skip
+"""What an evaluation finds."""
 
 
 def say(line: Line) -> None:
@@ -145,7 +160,10 @@ def export(spec: JobSpec, stages: list[StageFacts]) -> None:
     (folder / "attempt.txt").write_text(OUT.parent.name)  # no two attempts make the same bundle
     seen = sorted(name for name in os.environ if name.startswith("BITSMITH_"))
     (folder / "environment.txt").write_text(repr(seen))
-    (folder / "inputs.txt").write_text(repr(sorted(path.name for path in INPUTS.rglob("*"))))
+    given = sorted(path.name for path in INPUTS.rglob("*"))
+    (folder / "inputs.txt").write_text(repr(given))
+    if spec.evaluates is not None:
+        (folder / EVALS).write_text(Evals(scores=[SCORE], items=[]).model_dump_json())
     if (INPUTS / ADJUSTMENTS_FILE).exists():
         shutil.copyfile(INPUTS / ADJUSTMENTS_FILE, folder / ADJUSTMENTS_FILE)
     manifest = Manifest(
@@ -158,8 +176,8 @@ def export(spec: JobSpec, stages: list[StageFacts]) -> None:
         ),
         training=None,
         stages=stages,
-        scores=[],
-        environment=Environment(engine="scripted", torch="-", transformers="-", device="cpu", seed=spec.seed),
+        scores=[] if spec.evaluates is None else [SCORE],
+        environment=Environment(engine="scripted", torch="-", transformers="-", device=" ".join(given), seed=spec.seed),
     )  # fmt: skip
     (folder / MANIFEST).write_text(manifest.model_dump_json())
     if spec.metadata.get("act") == "lie":

@@ -20,6 +20,7 @@ with (2 on a GPU, 4 on a CPU), r the adapters' rank.
       base             P * c, or P * 0.52       NF4 with its absolute maxima
       adapters         r * sum(N+K) * 16        float32 weight, gradient, two moments
     evaluating         (P + F) * c              the float base is scored too, whole
+                       P + F * c                without it: codes, one byte each
     quantizing         max(K)^2 * 24 + layer * 8    gptq's Gram matrix in float32, float64 and its factor
     process            0.4 GB on a CPU, 0.9 GB on a GPU    Python, torch, the device's context
 
@@ -44,6 +45,8 @@ from bitsmith_core.spec import (
     LoraTraining,
     QloraMethod,
     QsftMethod,
+    QsftSettings,
+    QuantizeSettings,
     Training,
     UniformQuantization,
 )
@@ -134,7 +137,7 @@ class Estimate:
 def estimate(spec: JobSpec, model: ModelFacts, data: DataFacts, worker: WorkerFacts) -> Estimate:
     """What the spec costs on this worker's device."""
     compute = 2 if worker.device == "cuda" else 4
-    stages = [_quantizing(spec, model, compute)] if not isinstance(spec.settings, LoraSettings) else []
+    stages = [_quantizing(spec, model, compute)] if isinstance(spec.settings, QsftSettings | QuantizeSettings) else []
     training = _loop(spec)
     steps = tokens = 0
     seconds = 0.0
@@ -299,7 +302,9 @@ def _evaluating(spec: JobSpec, model: ModelFacts, compute: int) -> StageMemory:
         stage="evaluating",
         parts=_parts(
             [
-                ("the float base", (model.quantized_weights + model.float_weights) * compute * 1.0),
+                ("the float base", (model.quantized_weights + model.float_weights) * compute * spec.needs_base * 1.0),
+                ("codes", model.quantized_weights * (not spec.needs_base) * 1.0),
+                ("float weights", model.float_weights * compute * (not spec.needs_base) * 1.0),
                 ("activations of one layer", _activations(model, tokens, compute, is_recomputed=False) / model.layers),
                 ("logits", _logits(model, tokens, compute)),
             ]

@@ -5,7 +5,8 @@
     SPEC     a JobSpec as JSON
     INPUTS   model/ (a transformers folder, or one .gguf file), training.jsonl, validation.jsonl (if the spec has a
              validation_file), packs/<file id>.jsonl of the benchmarks; adjustments.json (Adjustments), if this attempt
-             has any
+             has any; to evaluate: no training.jsonl, model/ only if the spec wants the base, and version/, a bundle
+             with its manifest.json
     OUT      stages/<stage>/ appears (by rename) when a stage is finished: an engine started again skips it;
              artifacts/ appears last, complete, with manifest.json;
              folders that CheckpointSaved lines name: put back into an empty OUT, the engine goes on from there

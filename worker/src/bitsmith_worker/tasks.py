@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from bitsmith_core import files, jobs, registry, telemetry
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Database, Tx
-from bitsmith_core.errors import DatabaseUnavailable, FilesGone, LeaseLost
+from bitsmith_core.errors import DatabaseUnavailable, FilesGone, LeaseLost, NotFound
 from bitsmith_core.files import File
 from bitsmith_core.ids import FileId, JobId
 from bitsmith_core.jobs import Checkpoint, DesiredState, EngineEnd, Lease
 from bitsmith_core.log import bind_job, get_logger
+from bitsmith_core.registry import evals
+from bitsmith_core.registry.evals import Bundle
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
 from bitsmith_core.telemetry import SpanKind
@@ -58,6 +60,7 @@ class Result:
 
     name: str
     manifest: Manifest
+    evaluates: str | None = None  # name@version; None: the bundle is a version of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,9 @@ class Order:
     """What was asked, and what is there already."""
 
     spec: JobSpec
-    training: File
+    training: File | None
     validation: File | None
+    version: Bundle | None  # to be evaluated
     packs: list[File]
     checkpoints: list[Checkpoint]
     adjustments: Adjustments | None
@@ -137,6 +141,7 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
                         order.packs,
                         order.checkpoints,
                         order.adjustments,
+                        order.version,
                     )
                 )
                 if fetched:
@@ -154,7 +159,8 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
                 _patiently(tools, heartbeat, partial(registry.blobs.hold, files=manifest.files))
                 heartbeat.wait_for(transfers.submit(workspace.upload_artifacts, manifest))
             journal.flush(heartbeat.pause)
-            return Result(name=order.spec.model_name, manifest=manifest), end
+            spec = order.spec
+            return Result(name=spec.model_name, manifest=manifest, evaluates=spec.evaluates), end
     except AttemptOver as over:
         return over.ending, end
     except AttemptFailed as failed:
@@ -171,8 +177,9 @@ def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
         spec = JobSpec.model_validate(job.spec)
         return Order(
             spec=spec,
-            training=files.get(tx, FileId(spec.training_file)),
+            training=None if spec.training_file is None else files.get(tx, FileId(spec.training_file)),
             validation=None if spec.validation_file is None else files.get(tx, FileId(spec.validation_file)),
+            version=None if spec.evaluates is None else _version(tx, spec.evaluates, lease),
             packs=[files.get(tx, file_id) for file_id in _pack_ids(spec)],
             checkpoints=jobs.checkpoints(tx, lease.job_id),
             adjustments=Adjustments.model_validate(job.adjustments) if job.adjustments else None,
@@ -183,6 +190,13 @@ def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
     except ValidationError as error:
         problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
         raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
+
+
+def _version(tx: Tx, reference: str, lease: Lease) -> Bundle:
+    try:
+        return evals.bundle(tx, reference, project=lease.project)
+    except NotFound as error:
+        raise AttemptFailed(FailureClass.DATA, "version_gone", f"Nothing is left to be evaluated: {error}.") from error
 
 
 def _pack_ids(spec: JobSpec) -> list[FileId]:
@@ -279,6 +293,10 @@ def _settle(
             return
         except DatabaseUnavailable as error:
             log.warning("attempt.unheard", reason=str(error))
+        except NotFound as error:
+            problem = f"The version was deleted while it was evaluated: {error}."
+            outcome = Failed(failure=FailureClass.DATA, code="version_gone", message=problem)
+            continue
         except FilesGone as error:  # it was silent for longer than orphans are kept
             problem = f"The result was swept away before it was published: {error}."
             outcome = Failed(failure=FailureClass.INFRA, code="files_gone", message=problem)
@@ -301,6 +319,12 @@ def _say(tx: Tx, lease: Lease, outcome: Result | Failed | Ending, end: EngineEnd
     if jobs.wish(tx, lease) is DesiredState.CANCEL:  # it came after the engine had finished, and was answered 200
         return jobs.stopped(tx, lease, end=end)
     # One transaction: the lease fences the publication, so exactly one attempt publishes.
+    if outcome.evaluates is not None:
+        evaluation = evals.publish(
+            tx, project=lease.project, version=outcome.evaluates, job_id=lease.job_id, manifest=outcome.manifest
+        )
+        jobs.finish(tx, lease, result=evaluation.id, end=end)
+        return evaluation.id
     version = registry.publish(
         tx,
         project=lease.project,

@@ -21,6 +21,7 @@ from bitsmith_core.errors import NotFound
 from bitsmith_core.files import File
 from bitsmith_core.jobs import Checkpoint, Lease
 from bitsmith_core.registry import blobs
+from bitsmith_core.registry.evals import Bundle
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
 from bitsmith_core.wire import ADJUSTMENTS_FILE, Adjustments, FailureClass
@@ -69,13 +70,15 @@ class Workspace:
     def fetch(
         self,
         spec: JobSpec,
-        training: File,
+        training: File | None,
         validation: File | None,
         packs: list[File],
         kept: list[Checkpoint],
         adjustments: Adjustments | None = None,
+        version: Bundle | None = None,
     ) -> dict[str, int]:
-        """Everything the engine needs: data files, eval packs, base model, what earlier attempts left to go on from.
+        """Everything the engine needs: data files, eval packs, base model, the version to be evaluated, what earlier
+        attempts left to go on from.
 
         Returns:
             The stages that need not be begun anew, with the step they are at; 0 for a finished one.
@@ -85,13 +88,17 @@ class Workspace:
         """
         self.write_spec(spec.model_dump_json())
         with _disk_errors():
-            self._fetch_file(training, self.inputs / "training.jsonl")
+            if training is not None:
+                self._fetch_file(training, self.inputs / "training.jsonl")
             if validation is not None:
                 self._fetch_file(validation, self.inputs / "validation.jsonl")
             (self.inputs / "packs").mkdir()
             for pack in packs:
                 self._fetch_file(pack, self.inputs / "packs" / f"{pack.id}.jsonl")
-            self.link_model(base_models.resolve(spec.model, self._settings.models))
+            if version is not None:
+                self._fetch_version(version, self.inputs / "version")
+            if spec.needs_base:
+                self.link_model(base_models.resolve(spec.model, self._settings.models))
             if adjustments is not None:
                 (self.inputs / ADJUSTMENTS_FILE).write_text(adjustments.model_dump_json())
             return checkpoints.fetch_all(self._store, kept, self.out / "stages", self.out)
@@ -165,6 +172,22 @@ class Workspace:
         if found != file.sha256:
             problem = f"{file.id} ({file.filename}) arrived with digest {found} instead of {file.sha256}."
             raise AttemptFailed(FailureClass.INFRA, "file_corrupted", problem)
+
+    def _fetch_version(self, version: Bundle, folder: Path) -> None:
+        """A bundle as its engine left it, without what no model is loaded from."""
+        for file in version.files:
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._store.get(file.object_key, path)
+            except NotFound as error:
+                problem = f"{file.path} of the version is gone from the object store; evaluate another version."
+                raise AttemptFailed(FailureClass.DATA, "file_missing", problem) from error
+            if (found := file_sha256(path)) != file.sha256:
+                problem = f"{file.path} of the version arrived with digest {found} instead of {file.sha256}."
+                raise AttemptFailed(FailureClass.INFRA, "file_corrupted", problem)
+        folder.mkdir(exist_ok=True)
+        (folder / MANIFEST).write_text(version.manifest.model_dump_json())
 
     def _upload(self, prefix: str, folder: Path) -> Kept | None:
         with _disk_errors():

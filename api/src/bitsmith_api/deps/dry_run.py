@@ -2,20 +2,39 @@
 
 from bitsmith_core import estimate, jobs, registry
 from bitsmith_core.db import Tx
-from bitsmith_core.errors import InvalidSpec
+from bitsmith_core.errors import InvalidSpec, NotFound, Problem
 from bitsmith_core.estimate import DataFacts, Device, Estimate, ModelFacts, WorkerFacts
 from bitsmith_core.ids import FileId, ProjectId
-from bitsmith_core.spec import JobRequest, JobSpec
+from bitsmith_core.registry import evals
+from bitsmith_core.spec import EvaluateMethod, JobRequest, JobSpec
 
 from bitsmith_api.schemas.jobs import DryRun, DryRunProblem, Estimated, MemoryPart, StageEstimate
 
 
 def decided(tx: Tx, request: JobRequest, *, project: ProjectId) -> JobSpec:
-    """The job that is asked for, every "auto" decided from the training file."""
-    if not request.is_supervised:
+    """The job that is asked for, every "auto" decided from the training file, a version by its number.
+
+    Raises:
+        InvalidSpec: there is no version to evaluate.
+    """
+    if isinstance(request.method, EvaluateMethod):
+        return _evaluation(tx, request, request.method.evaluate.version, project)
+    if not request.is_supervised or request.training_file is None:
         return request.spec(examples=0)
     examples, _ = jobs.queries.examples_in(tx, FileId(request.training_file), project=project)
     return request.spec(examples=examples)
+
+
+def _evaluation(tx: Tx, request: JobRequest, reference: str, project: ProjectId) -> JobSpec:
+    try:
+        version = evals.resolve(tx, reference, project=project, is_own=True)
+    except NotFound as error:
+        problem = Problem(pointer="/method/evaluate/version", code="unknown_version", detail=str(error))
+        raise InvalidSpec(problem.detail, [problem]) from error
+    if request.model not in (None, version.base_model):
+        detail = f"{version.name} was made from {version.base_model}, not from {request.model}; leave the model out"
+        raise InvalidSpec(detail, [Problem(pointer="/model", code="other_base", detail=detail)])
+    return request.evaluation(version=version.name, base_model=version.base_model)
 
 
 def dry_run(tx: Tx, request: JobRequest, *, project: ProjectId) -> DryRun:
@@ -46,7 +65,8 @@ def _estimate(tx: Tx, spec: JobSpec, worker: WorkerFacts, project: ProjectId) ->
     model = _model(tx, spec.model, project)
     if model is None:
         return None
-    examples, size_bytes = jobs.queries.examples_in(tx, FileId(spec.training_file), project=project)
+    data = spec.training_file or spec.validation_file
+    examples, size_bytes = (0, 0) if data is None else jobs.queries.examples_in(tx, FileId(data), project=project)
     return estimate.estimate(spec, model, DataFacts(examples=examples, bytes=size_bytes), worker)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from bitsmith_core import jobs, registry
 from bitsmith_core.db import Tx
 from bitsmith_core.ids import JobId, is_job_id
+from bitsmith_core.registry import evals
 from bitsmith_core.spec import JobRequest
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic_core import to_json
@@ -226,6 +227,7 @@ def _rendered(tx: Tx, rows: Sequence[jobs.Job]) -> list[Job]:
     outcomes = registry.outcomes_of(tx, ids)
     contexts = Contexts(
         results={job_id: outcome.name for job_id, outcome in outcomes.items()},
+        evals=evals.of_jobs(tx, ids),
         trained_tokens={job_id: outcome.tokens for job_id, outcome in outcomes.items() if outcome.tokens is not None},
         places=jobs.queries.queue_places(tx, rows),
         attempts=jobs.queries.last_attempts(tx, ids),

@@ -24,6 +24,7 @@ class JobContext:
     """What is known of a job besides its row."""
 
     result: str | None = None  # name@version of what it published
+    eval_id: str | None = None  # of the evaluation that it published, by itself or with a version
     trained_tokens: int | None = None
     place: QueuePlace | None = None
     attempt: jobs.Attempt | None = None  # the newest
@@ -98,7 +99,7 @@ class Job(Listed):
     id: str = Field(examples=["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk"])
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     model: str = Field(description="the base model", examples=["hf:org/name"])
-    training_file: str
+    training_file: str | None = Field(description="null: an evaluation, which trains nothing")
     validation_file: str | None = Field(description="null: examples of the training file are held out instead")
     suffix: str | None
     seed: int
@@ -115,6 +116,7 @@ class Job(Listed):
     status_reason: Reason | None
     error: JobError | None = Field(description="why it failed; null unless it did")
     fine_tuned_model: str | None = Field(description="what it published", examples=["name-qsft@1"])
+    eval_id: str | None = Field(description="the evaluation that it published, by itself or with a version")
     trained_tokens: int | None = Field(description="tokens with a loss; null unless it succeeded")
     attempts: int = Field(description="how many workers tried, so far")
     adjustments: dict[str, Any] = Field(description="what a retry does otherwise than the request says")
@@ -157,6 +159,7 @@ class Job(Listed):
             status_reason=reason,
             error=JobError(code=reason.code, message=reason.message) if has_failed and reason else None,
             fine_tuned_model=context.result,
+            eval_id=context.eval_id,
             trained_tokens=context.trained_tokens,
             attempts=row.attempt_no,
             adjustments=row.adjustments,
@@ -246,6 +249,7 @@ class Contexts:
     """JobContext of many jobs at once."""
 
     results: Mapping[JobId, str] = field(default_factory=dict)
+    evals: Mapping[JobId, str] = field(default_factory=dict)
     trained_tokens: Mapping[JobId, int] = field(default_factory=dict)
     places: Mapping[JobId, QueuePlace] = field(default_factory=dict)
     attempts: Mapping[JobId, jobs.Attempt] = field(default_factory=dict)
@@ -256,6 +260,7 @@ class Contexts:
                 row,
                 JobContext(
                     result=self.results.get(row.id),
+                    eval_id=self.evals.get(row.id),
                     trained_tokens=self.trained_tokens.get(row.id),
                     place=self.places.get(row.id),
                     attempt=self.attempts.get(row.id),

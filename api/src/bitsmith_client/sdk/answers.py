@@ -68,7 +68,7 @@ class JobProgress(_Answer):
 class Job(_Answer):
     id: str
     model: str
-    training_file: str
+    training_file: str | None  # None: an evaluation
     validation_file: str | None = None
     suffix: str | None = None
     seed: int = 0
@@ -84,6 +84,7 @@ class Job(_Answer):
     status_reason: Reason | None = None
     error: Reason | None = None
     fine_tuned_model: str | None = None
+    eval_id: str | None = None
     attempts: int = 0
     created_at: Moment
     started_at: Moment | None = None

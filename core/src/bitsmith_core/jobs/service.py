@@ -252,9 +252,8 @@ def _locked(tx: Tx, job_id: JobId) -> Job:
 
 def _unusable_files(tx: Tx, spec: JobSpec, project: ProjectId) -> list[Problem]:
     """Files that do not exist, or that were uploaded for another purpose and so checked for another shape."""
-    named = {"/training_file": (spec.training_file, "fine-tune")}
-    if spec.validation_file is not None:
-        named["/validation_file"] = (spec.validation_file, "fine-tune")
+    data = {"/training_file": spec.training_file, "/validation_file": spec.validation_file}
+    named = {pointer: (file_id, "fine-tune") for pointer, file_id in data.items() if file_id is not None}
     for index, benchmark in enumerate(spec.settings.evaluation.benchmarks):
         pointer = f"/method/{spec.method.type}/evaluation/benchmarks/{index}"
         named[f"{pointer}/file"] = (benchmark.file, "evals")
@@ -287,7 +286,7 @@ def _unknown_model(tx: Tx, spec: JobSpec) -> list[Problem]:
     """A local model that no live worker has; without any live worker the job may wait for one that does."""
     path = local_path(spec.model)
     alive = workers.alive(tx)
-    if path is None or not alive or any(path in worker.local_models for worker in alive):
+    if not spec.needs_base or path is None or not alive or any(path in worker.local_models for worker in alive):
         return []
     known = sorted({f"local:{name}" for worker in alive for name in worker.local_models})
     choice = f"they have {', '.join(known)}" if known else "their model folders are empty"

@@ -1,13 +1,13 @@
 """Every SQL statement about evaluations."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, exists, select, update
 
-from bitsmith_core.bundle import Score
+from bitsmith_core.bundle import Score, StoredFile
 from bitsmith_core.db import Tx
-from bitsmith_core.db.models import Alias, Eval, EvalResult, Model, Version
+from bitsmith_core.db.models import Alias, Eval, EvalResult, Model, Version, VersionFile
 from bitsmith_core.ids import EvalId, JobId, ProjectId
 from bitsmith_core.registry.scope import readable
 
@@ -86,6 +86,14 @@ def version(
         query = query.where(Version.is_newest if number is None else Version.number == number)
     found = tx.execute(query.limit(1)).one_or_none()
     return None if found is None else Named(*found)
+
+
+def stored(tx: Tx, version_id: int) -> tuple[dict[str, Any], list[StoredFile]]:
+    """A version's manifest, and where its files are."""
+    manifest = tx.scalars(select(Version.manifest).where(Version.id == version_id)).one()
+    rows = tx.scalars(select(VersionFile).where(VersionFile.version_id == version_id).order_by(VersionFile.path))
+    files = [StoredFile(path=f.path, bytes=f.bytes, sha256=f.sha256, object_key=f.object_key) for f in rows]
+    return manifest, files
 
 
 def scores_of(tx: Tx, version_id: int, subject: str) -> list[tuple[EvalResult, Eval]]:

@@ -1,10 +1,11 @@
 """Evaluations as records: each job's own, and those that later jobs make of versions that are there already."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from bitsmith_core.bundle import EVALS, Manifest, Score, Subject
+from bitsmith_core.bundle import EVALS, Manifest, Score, StoredFile, Subject
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Eval, EvalResult
 from bitsmith_core.errors import Invalid, NotFound, Problem
@@ -14,6 +15,7 @@ from bitsmith_core.registry.compare import Measured, Pair, pairs_of
 from bitsmith_core.registry.eval_rows import Found, Named
 
 _REFERENCE = re.compile(r"(?P<model>[\w.-]{1,200})(@(?P<ref>[\w.-]{1,200}))?(:(?P<subject>[a-z]+))?", re.ASCII)
+MERGED = "bf16/"  # where a bundle without codes has its weights
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 
@@ -23,6 +25,14 @@ class Side:
 
     name: str  # name@1, or name@1:float
     measured: tuple[Measured, ...]  # newest evaluation first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What is fetched to score a version again."""
+
+    manifest: Manifest
+    files: tuple[StoredFile, ...]
 
 
 def get(tx: Tx, eval_id: EvalId, *, project: ProjectId) -> Found:
@@ -73,6 +83,20 @@ def resolve(tx: Tx, reference: str, *, project: ProjectId, is_own: bool = False)
     return found
 
 
+def bundle(tx: Tx, reference: str, *, project: ProjectId) -> Bundle:
+    """A version's manifest, and those of its files that a model is loaded from.
+
+    Raises:
+        NotFound: there is no such version in this project.
+    """
+    named = resolve(tx, reference, project=project, is_own=True)
+    found, files = eval_rows.stored(tx, named.id)
+    manifest = Manifest.model_validate(found)
+    is_merged = manifest.quantization is None
+    wanted = [f for f in files if (f.path.startswith(MERGED) if is_merged else "/" not in f.path and f.path != EVALS)]
+    return Bundle(manifest=manifest, files=tuple(wanted))
+
+
 def side(tx: Tx, reference: str, *, project: ProjectId) -> Side:
     """What name@3 or name@3:float was scored on.
 
@@ -100,6 +124,11 @@ def side_of(tx: Tx, version: Named, subject: str | None = None) -> Side:
 def pairs(a: Side, b: Side) -> list[Pair]:
     """What can be compared of the two, and what cannot."""
     return pairs_of(a.measured, b.measured, a_name=a.name, b_name=b.name)
+
+
+def of_jobs(tx: Tx, job_ids: Sequence[JobId]) -> dict[JobId, EvalId]:
+    """What each job published, by itself or with a version; jobs without an evaluation are left out."""
+    return eval_rows.ids_of_jobs(tx, job_ids)
 
 
 def publish(tx: Tx, *, project: ProjectId, version: str, job_id: JobId, manifest: Manifest) -> Eval:

@@ -2,6 +2,8 @@
 
 from bitsmith_core.spec.held_out import held_out_count, hold_out
 from bitsmith_core.spec.job import (
+    EvaluateMethod,
+    EvaluateSettings,
     JobBasics,
     JobSpec,
     Labels,
@@ -35,6 +37,8 @@ __all__ = [
     "DiodeMix",
     "Distillation",
     "EarlyStopping",
+    "EvaluateMethod",
+    "EvaluateSettings",
     "Evaluation",
     "Export",
     "InitialCodes",

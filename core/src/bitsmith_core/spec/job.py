@@ -1,16 +1,22 @@
 """JobSpec: what a person asks for. Immutable once submitted; the engine reads the very same object."""
 
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import InitErrorDetails
 
 from bitsmith_core.spec.held_out import FEWEST_IN_ALL, held_out_count
 from bitsmith_core.spec.outputs import Evaluation, Export, Resources
 from bitsmith_core.spec.quantization import LayerMixQuantization, Quantization
-from bitsmith_core.spec.references import FileRef, ModelRef, base_slug
+from bitsmith_core.spec.references import FileRef, ModelRef, VersionRef, base_slug
 from bitsmith_core.spec.strict import Strict
 from bitsmith_core.spec.training import LoraTraining, Training
+
+
+def _without_default(schema: JsonDict) -> None:
+    schema.pop("default")
 
 
 class QsftSettings(Strict):
@@ -31,6 +37,16 @@ class QuantizeSettings(Strict):
 
 class LoraSettings(Strict):
     training: LoraTraining = LoraTraining()
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+
+
+class EvaluateSettings(Strict):
+    version: VersionRef = Field(
+        description="of the registry: name@3; a request may also say name@alias, or name for its newest version"
+    )
+    base: bool = Field(default=True, description="score the float base that it was made from as well")
+    max_length: int = Field(default=512, ge=16, le=131072, description="tokens; longer examples are cut at the end")
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
 
@@ -63,7 +79,14 @@ class QloraMethod(Strict):
     qlora: LoraSettings = LoraSettings()
 
 
-Method = Annotated[QsftMethod | QuantizeMethod | LoraMethod | QloraMethod, Field(discriminator="type")]
+class EvaluateMethod(Strict):
+    """Score a version that is there already; what comes of it is an evaluation, not another version."""
+
+    type: Literal["evaluate"] = "evaluate"
+    evaluate: EvaluateSettings
+
+
+Method = Annotated[QsftMethod | QuantizeMethod | LoraMethod | QloraMethod | EvaluateMethod, Field(discriminator="type")]
 
 _TEXT = r"^[^\x00]*$"  # Postgres cannot store NUL
 Labels = Annotated[
@@ -78,8 +101,12 @@ _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 class JobBasics(Strict):
     """What every job has, whatever its method."""
 
-    model: ModelRef
-    training_file: FileRef
+    is_decided: ClassVar[bool] = False  # whether the model of an evaluation is known, too
+
+    model: ModelRef | None = Field(
+        default=None, description="the base model; the method `evaluate` takes the one its version was made from"
+    )
+    training_file: FileRef | None = Field(default=None, description="needed by every method but `evaluate`")
     validation_file: FileRef | None = Field(
         default=None,
         description="never trained on; all scores come from it. Without one, one in 20 examples of the training file "
@@ -91,8 +118,27 @@ class JobBasics(Strict):
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> Self:
-        if self.training_file == self.validation_file:
+        if self.training_file is not None and self.training_file == self.validation_file:
             raise ValueError("validation_file is the training_file; scores on trained examples say nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _names_what_its_method_needs(self) -> Self:
+        method = getattr(self, "method", None)
+        is_evaluation = isinstance(method, EvaluateMethod)
+        needed = {"model": self.is_decided or not is_evaluation, "training_file": not is_evaluation}
+        lacking = [name for name, is_needed in needed.items() if is_needed and not getattr(self, name)]
+        if lacking:
+            missing = [InitErrorDetails(type="missing", loc=(name,), input={}) for name in lacking]
+            raise ValidationError.from_exception_data(type(self).__name__, missing)
+        if not isinstance(method, EvaluateMethod):
+            return self
+        if self.training_file is not None:
+            raise ValueError("training_file has no place in an evaluate job, which trains nothing; leave it out")
+        if self.validation_file is None and not method.evaluate.evaluation.benchmarks:
+            raise ValueError(
+                "there is nothing to be scored on; give evaluate.evaluation.benchmarks, a validation_file, or both"
+            )
         return self
 
     def trained_examples(self, examples: int) -> int:
@@ -102,15 +148,20 @@ class JobBasics(Strict):
 
 
 class JobSpec(JobBasics):
-    """One fine-tuning job.
+    """One job: a fine-tuning, a quantization, or the evaluation of a version.
 
-    All scores come from `validation_file`, or from examples of the training file that are held out instead.
+    All scores but those of benchmarks come from `validation_file`, or from examples of the training file that are held
+    out instead.
     """
 
+    is_decided: ClassVar[bool] = True
+
+    # Never empty: the validator above says that it is missing, together with whatever else is.
+    model: ModelRef = Field(default="", json_schema_extra=_without_default)
     method: Method = QsftMethod()
 
     @property
-    def settings(self) -> QsftSettings | QuantizeSettings | LoraSettings:
+    def settings(self) -> QsftSettings | QuantizeSettings | LoraSettings | EvaluateSettings:
         match self.method:
             case QsftMethod(qsft=settings):
                 return settings
@@ -120,6 +171,8 @@ class JobSpec(JobBasics):
                 return lora_settings
             case QloraMethod(qlora=qlora_settings):
                 return qlora_settings
+            case EvaluateMethod(evaluate=evaluate_settings):
+                return evaluate_settings
 
     @property
     def training(self) -> Training | None:
@@ -127,13 +180,27 @@ class JobSpec(JobBasics):
         return self.method.qsft.training if isinstance(self.method, QsftMethod) else None
 
     @property
+    def evaluates(self) -> str | None:
+        """The version that is evaluated; None for a job that makes one."""
+        return self.method.evaluate.version if isinstance(self.method, EvaluateMethod) else None
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether its base model is read at all."""
+        return not isinstance(self.method, EvaluateMethod) or self.method.evaluate.base
+
+    @property
     def max_length(self) -> int:
         settings = self.settings
-        return settings.max_length if isinstance(settings, QuantizeSettings) else settings.training.max_length
+        if isinstance(settings, QuantizeSettings | EvaluateSettings):
+            return settings.max_length
+        return settings.training.max_length
 
     @property
     def model_name(self) -> str:
-        """Name the result is registered under: base, then the suffix or the method."""
+        """Name the result is registered under: base, then the suffix or the method; an evaluation adds to its model."""
+        if self.evaluates is not None:
+            return self.evaluates.partition("@")[0]
         return f"{base_slug(self.model)}-{self.suffix or self.method.type}"
 
     @property

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, field_validator, model_validator
 
 from bitsmith_core.spec.job import (
+    EvaluateMethod,
     JobBasics,
     JobSpec,
     LoraMethod,
@@ -69,7 +70,8 @@ class SupervisedMethod(Strict):
 
 
 RequestMethod = Annotated[
-    QsftMethod | QuantizeMethod | LoraMethod | QloraMethod | SupervisedMethod, Field(discriminator="type")
+    QsftMethod | QuantizeMethod | LoraMethod | QloraMethod | EvaluateMethod | SupervisedMethod,
+    Field(discriminator="type"),
 ]
 
 
@@ -131,8 +133,21 @@ class JobRequest(JobBasics):
             training = supervised_training(wanted, examples=self.trained_examples(examples))
             method = QsftMethod(qsft=QsftSettings(training=training))
         assert not isinstance(method, SupervisedMethod)
-        basics = {name: getattr(self, name) for name in JobBasics.model_fields}
-        return JobSpec(**basics, method=method)
+        return JobSpec(**self._basics(), method=method)
+
+    def evaluation(self, *, version: str, base_model: str) -> JobSpec:
+        """The evaluation that is asked for, of exactly this version.
+
+        Args:
+            base_model: that the version was made from.
+        """
+        assert isinstance(self.method, EvaluateMethod)
+        settings = self.method.evaluate.model_copy(update={"version": version})
+        basics = self._basics() | {"model": base_model}
+        return JobSpec(**basics, method=self.method.model_copy(update={"evaluate": settings}))
+
+    def _basics(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in JobBasics.model_fields}
 
 
 def supervised_training(hyperparameters: SupervisedHyperparameters, *, examples: int) -> Training:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from bitsmith_core.ids import is_file_id
 
 _HUB = re.compile(r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_VERSION = re.compile(r"[A-Za-z0-9_.-]{1,200}(@[A-Za-z0-9_.-]{1,200})?")
 _LOCAL = re.compile(r"local:(?P<path>[\w][\w.-]*(/[\w][\w.-]*)*)")
 
 
@@ -26,6 +27,13 @@ def _check_file(text: str) -> str:
     raise ValueError(f"{text!r} is not a file id; upload the file to /v1/files and use the id it answers with")
 
 
+def _check_version(text: str) -> str:
+    if _VERSION.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} names no version; write name@3, name@alias, or name for its newest")
+
+
+VersionRef = Annotated[str, AfterValidator(_check_version)]
 ModelRef = Annotated[str, AfterValidator(_check_model)]
 FileRef = Annotated[str, AfterValidator(_check_file)]
 

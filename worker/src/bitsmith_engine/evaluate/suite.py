@@ -80,21 +80,23 @@ def _scores(items: SubjectItems, plan: Plan, template_sha256: str | None) -> lis
     details = ScoreDetails(
         task_version=str(PERPLEXITY_VERSION), template_sha256=template_sha256, harness=f"bitsmith {version('bitsmith')}"
     )
-    value, stderr = perplexity(items.answer_perplexity)
-    scores = [
-        Score(
-            subject=items.subject,
-            task="answer_perplexity",
-            metric="perplexity",
-            value=value,
-            stderr=stderr,
-            n=sum(loss.tokens for loss in items.answer_perplexity),
-            n_unit="tokens",
-            higher_is_better=False,
-            comparable_key=plan.perplexity_key,
-            details=details,
+    scores = []
+    if items.answer_perplexity:
+        value, stderr = perplexity(items.answer_perplexity)
+        scores.append(
+            Score(
+                subject=items.subject,
+                task="answer_perplexity",
+                metric="perplexity",
+                value=value,
+                stderr=stderr,
+                n=sum(loss.tokens for loss in items.answer_perplexity),
+                n_unit="tokens",
+                higher_is_better=False,
+                comparable_key=plan.perplexity_key,
+                details=details,
+            )
         )
-    ]
     if items.answer_choice:
         share, share_stderr = accuracy(items.answer_choice)
         scores.append(

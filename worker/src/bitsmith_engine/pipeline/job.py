@@ -23,6 +23,7 @@ TRAINING_FILE = "training.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     spec: JobSpec
+    inputs: Path
     base: Base
     examples: list[Example]
     held_out: list[Example]
@@ -60,9 +61,10 @@ def evaluate_all(
     job: Job, subjects: list[tuple[Subject, Callable[[], CausalLM]]], folder: Path, observer: Observer
 ) -> None:
     """Score models one after the other on the same plan; each is loaded when its turn comes."""
+    settings = job.spec.settings.evaluation
     plan = make_plan(
         job.held_out,
-        job.spec.settings.evaluation,
+        settings if job.held_out else settings.model_copy(update={"multiple_choice": None}),
         seed=job.spec.seed,
         observer=observer,
         benchmarks=job.benchmarks,

@@ -17,7 +17,7 @@ from bitsmith_engine.errors import BadSpec, DiskFull, OutOfSpace
 from bitsmith_engine.evaluate.benchmarks import open_benchmarks
 from bitsmith_engine.folders import replace_folder
 from bitsmith_engine.models.opening import Base, open_base
-from bitsmith_engine.pipeline import adapters, quantized
+from bitsmith_engine.pipeline import adapters, evaluating, quantized
 from bitsmith_engine.pipeline.job import Job, Method, Work
 from bitsmith_engine.pipeline.observer import Emit, WireObserver
 from bitsmith_engine.pipeline.ranks import follow, leading
@@ -118,11 +118,13 @@ class _Run:
             )
         opening = self._observer(Stage.FETCHING)
         opening.note("info", f"computing on {self._runtime}" + (f", {self._ranks.size} ranks" * (self._ranks.size > 1)))
-        base = open_base(self._inputs / "model")
+        is_evaluation = evaluating.is_evaluation(self._spec)
+        base = evaluating.open_version(self._inputs) if is_evaluation else open_base(self._inputs / "model")
         examples, held_out = self._load_examples(base, opening)
         check_vocabulary([*examples, *held_out], base.config.vocab_size)
         return Job(
             spec=self._spec,
+            inputs=self._inputs,
             base=base,
             examples=examples,
             held_out=held_out,
@@ -138,6 +140,8 @@ class _Run:
         """(to train on, for scores)"""
         training, validation = (self._inputs / f"{name}.jsonl" for name in ("training", "validation"))
         length, seed = self._spec.max_length, self._spec.seed
+        if evaluating.is_evaluation(self._spec):
+            return [], evaluating.load_questions(self._spec, self._inputs, base, observer)
         if self._spec.validation_file is None:
             return load_and_hold_out(training, base.tokenizer, max_length=length, seed=seed, observer=observer)
         return (
@@ -220,4 +224,6 @@ class _Run:
 
 
 def _method_of(spec: JobSpec) -> Method:
+    if evaluating.is_evaluation(spec):
+        return evaluating.method_of(spec)
     return adapters.method_of(spec) if isinstance(spec.settings, LoraSettings) else quantized.method_of(spec)

@@ -17,7 +17,6 @@ from bitsmith_core.spec import (
     Distillation,
     JobSpec,
     LayerMixQuantization,
-    LoraSettings,
     QsftSettings,
     Quantization,
     QuantizeSettings,
@@ -248,7 +247,7 @@ def _adjusted(job: Job) -> Training:
 
 
 def _settings(spec: JobSpec) -> QsftSettings | QuantizeSettings:
-    assert not isinstance(spec.settings, LoraSettings), "adapters have stages of their own"
+    assert isinstance(spec.settings, QsftSettings | QuantizeSettings), "other methods have stages of their own"
     return spec.settings
 
 
