@@ -41,6 +41,24 @@ def drawn(seen: View, now: datetime = NOON) -> str:
     return screen.getvalue()
 
 
+def test_a_paused_job_stands_still_until_it_is_resumed() -> None:
+    seen = view(
+        event(1, "job.started", attempt=1),
+        event(2, "stage.started", stage="training"),
+        step(3, 10),
+        event(4, "job.pause_requested", "Pause requested."),
+    )
+    assert seen.status == "pausing"
+    assert apply(seen, event(5, "job.resumed")).status == "running"
+    seen = apply(seen, event(5, "job.paused"))
+    assert seen.status == "paused"
+    assert drawn(seen, NOON) == drawn(seen, NOON + timedelta(hours=1))
+    assert "ETA" not in drawn(seen)
+    seen = apply(seen, event(6, "job.resumed", "Job resumed."))
+    assert seen.status == "queued"
+    assert "Job resumed." in drawn(seen)
+
+
 def test_a_job_from_queue_to_registry() -> None:
     seen = view(
         event(1, "job.queued"),

@@ -56,6 +56,12 @@ def apply(view: View, event: Event) -> View:
             return replace(view, status="running", attempt=int(data.get("attempt", view.attempt + 1)))
         case "job.cancel_requested":
             return _noted(replace(view, status="cancelling"), event.message)
+        case "job.pause_requested":
+            return _noted(replace(view, status="pausing"), event.message)
+        case "job.paused":
+            return replace(view, status="paused", stages=_left(view.stages))
+        case "job.resumed":  # from a pause, or before there was one
+            return _noted(replace(view, status="running" if view.status == "pausing" else "queued"), event.message)
         case "job.requeued":
             return _noted(replace(view, status="queued", stages=_left(view.stages)), event.message)
         case "job.failed":
