@@ -18,6 +18,8 @@ from bitsmith_core.errors import FilesGone
 from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import S3Store
+from bitsmith_scheduler.janitor import forget
+from bitsmith_scheduler.settings import SchedulerSettings
 from sqlalchemy import text
 
 from tests.conftest import add_file
@@ -250,3 +252,20 @@ def test_whoever_comes_for_an_object_that_is_being_swept_waits_and_finds_it_gone
         publish(tx, job_id, A)
     assert registry.sweep(database, clean_store, older_than=KEPT) == 0
     assert stored(clean_store) == {"a"}
+
+
+def test_old_versions_go_with_their_own_files_where_that_is_set_and_not_by_default(
+    database: Database, clean_store: S3Store, put: Callable[..., None]
+) -> None:
+    hold(database, A, B, ago=LONG_AGO)
+    put(A, B)
+    for entries in ((A, B), (B,)):
+        job_id = submit(database)
+        with database.transaction() as tx:
+            publish(tx, job_id, *entries)
+    for settings, left in ((SchedulerSettings(), {"a", "b"}), (SchedulerSettings(versions_kept=1), {"b"})):
+        forget(database, settings)
+        registry.sweep(database, clean_store, older_than=KEPT)
+        assert stored(clean_store) == left
+    with database.transaction() as tx:
+        assert tx.execute(text("SELECT number, is_newest FROM versions")).all() == [(2, True)]

@@ -17,6 +17,7 @@ from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, NotFound, StoreUnavailable
 from bitsmith_core.ids import JobId
 from bitsmith_core.log import get_logger
+from bitsmith_core.registry import retention
 from bitsmith_core.storage import ObjectInfo, ObjectStore
 
 from bitsmith_scheduler.settings import SchedulerSettings
@@ -93,6 +94,19 @@ def forget(database: Database, settings: SchedulerSettings) -> None:
     }
     if any(forgotten.values()):
         log.info("rows.forgotten", **forgotten)
+    if settings.versions_kept is not None:
+        forget_versions(database, keep=settings.versions_kept)
+
+
+def forget_versions(database: Database, *, keep: int) -> None:
+    """Behind the newest so many of each model, those that nobody has asked for, each in a transaction of its own."""
+    with database.transaction() as tx:
+        found = retention.old(tx, keep=keep)
+    for version in found:
+        with database.transaction() as tx:
+            was_forgotten = retention.forget(tx, version, keep=keep)
+        if was_forgotten:
+            log.info("version.forgotten", version=version.name, project=version.project)
 
 
 def _all(database: Database, forget_some: Callable[[Tx], int]) -> int:

@@ -29,6 +29,12 @@ class SchedulerSettings(BaseSettings):
     )
     checkpoints_kept_s: float = Field(default=7 * 86400, ge=0, description="from the end of their job")
     logs_kept_s: float = Field(default=30 * 86400, ge=0, description="from the end of their job")
+    versions_kept: int | None = Field(
+        default=None,
+        ge=1,
+        description="the newest so many of each model, and those that aliases, gates, judgements or evaluations name; "
+        "all unless set",
+    )
     answers_kept_s: float = Field(default=86400, ge=0, description="for how long an Idempotency-Key is remembered")
 
     @property
