@@ -38,6 +38,7 @@ async function begin() {
   const isLogin = location.pathname.startsWith("/ui/login");
   if (!session && !isLogin) history.replaceState(null, "", loginAddress());
   if (session && !session.is_installation) actIn(null);
+  if (session && isLogin) history.replaceState(null, "", "/ui/");
   if (location.pathname === "/ui/" || location.pathname === "/ui") history.replaceState(null, "", ROUTES.find((route) => route.nav)?.path ?? "/ui/login");
   const outlet = h("main", { id: "main", tabindex: "-1" });
   const frame = session ? shell({ session, routes: ROUTES, outlet, restart: begin }) : h("div", { class: "bare" }, outlet);

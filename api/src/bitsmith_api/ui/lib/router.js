@@ -1,6 +1,7 @@
 // Which view an address shows. Everything a view shows comes from its address: back, forward and a copied link work.
 
-import { h, replace } from "./dom.js";
+import { ApiError } from "./api.js";
+import { replace } from "./dom.js";
 import { t } from "./i18n.js";
 
 let table = [];
@@ -112,8 +113,9 @@ async function show() {
     present(node, typeof module.title === "function" ? module.title(found?.params ?? {}) : t(module.title));
   } catch (error) {
     if (shown !== mine || error.name === "AbortError") return;
-    const { errorState } = await import("./components.js");
-    present(h("article", { class: "page" }, errorState(error, reload)), t("error.title"));
+    if (!(error instanceof ApiError)) console.error(error);
+    const { errorState, page } = await import("./components.js");
+    present(page({ title: t("error.title") }, errorState(error, reload)), t("error.title"));
   } finally {
     if (shown === mine) outlet.removeAttribute("aria-busy");
   }

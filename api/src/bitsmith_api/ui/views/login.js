@@ -21,7 +21,7 @@ export async function view({ query }) {
         try {
           await post("/v1/session", { key: key.value.trim() }, { anonymous: true });
           key.value = "";
-          location.assign(next(query.get("next")));
+          location.replace(next(query.get("next")));
         } catch (error) {
           asked.fail(error.status === 401 ? t("login.wrong") : error.message);
           go.disabled = false;

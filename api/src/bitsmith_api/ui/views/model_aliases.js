@@ -3,7 +3,6 @@
 import { del, get, put, send } from "../lib/api.js";
 import { badge, button, card, confirm, dialog, field, iconButton, input, load, notice, select, time, toast } from "../lib/components.js";
 import { h, replace } from "../lib/dom.js";
-import { fixed } from "../lib/format.js";
 import { t } from "../lib/i18n.js";
 import { reload } from "../lib/router.js";
 import { taskName, versionHref } from "../lib/registry.js";
@@ -18,11 +17,11 @@ export function aliasCard(model, signal) {
 function row(model, path, alias, signal) {
   return h("li", { class: "alias" },
     h("div", { class: "spread" },
-      h("div", { class: "row" }, badge(`@${alias.alias}`, { tone: "accent" }), h("span", { class: "faint" }, "→"), h("a", { href: versionHref(model.id, alias.version) }, `@${alias.version}`), model.gates?.[alias.alias] && badge(t("alias.gated"), { title: t("alias.gated_hint") })),
+      h("div", { class: "row" }, badge(`@${alias.alias}`, { tone: "accent" }), h("span", { class: "faint" }, "→"), h("a", { href: versionHref(model.id, alias.version) }, `@${alias.version}`)),
       h("div", { class: "row" },
         button(t("alias.move"), { onclick: () => { move(model, path, alias); } }),
         iconButton("clock", t("alias.history_of", { alias: alias.alias }), { onclick: () => { history(path, alias, signal); } }))),
-    h("div", { class: "faint small" }, t("alias.moved"), " ", time(alias.updated_at), alias.updated_by && ` · ${alias.updated_by}`));
+    h("div", { class: "faint small" }, t("alias.moved"), " ", time(alias.updated_at), alias.updated_by && ` · ${alias.updated_by}`, model.gates?.[alias.alias] && [" ", badge(t("alias.gated"), { title: t("alias.gated_hint") })]));
 }
 
 /** Make or move; the gate's word is asked for before anything moves. */
@@ -77,7 +76,7 @@ function refusal(error) {
 function checks(gate) {
   return h("ul", { class: "checks" }, gate.checks.map((one) => h("li",
     badge(one.passed ? t("alias.passed") : t("alias.failed"), { tone: one.passed ? "good" : "bad" }), " ", taskName(one.task), " ",
-    h("span", { class: "muted" }, one.reason, one.p_adjusted !== null && one.p_adjusted !== undefined && ` (p = ${fixed(one.p_adjusted, 3)})`))));
+    h("span", { class: "muted" }, one.reason))));
 }
 
 async function remove(path, alias) {

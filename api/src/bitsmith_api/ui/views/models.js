@@ -16,7 +16,12 @@ const PAGE = 50;
 
 export async function view({ query, signal, onQuery }) {
   const search = input({ type: "search", placeholder: t("models.search"), "aria-label": t("models.search"), value: query.get("q") ?? "" });
-  search.addEventListener("input", debounced(() => setQuery({ q: search.value.trim() || null })));
+  const find = () => {
+    const wanted = search.value.trim();
+    if (wanted !== (new URLSearchParams(location.search).get("q") ?? "")) setQuery({ q: wanted || null });
+  };
+  search.addEventListener("input", debounced(find));
+  search.addEventListener("change", find); // at once when people go on to something else
   const places = { facets: h("aside", { class: "facets", "aria-label": t("models.filters") }), plot: h("div"), list: h("div"), chips: h("div", { class: "chips" }), order: h("div", { class: "order" }) };
   const chosen = new Set();
 
@@ -94,7 +99,7 @@ function list(first, counts, now, filters, chosen, signal) {
       first,
       more: (after) => get("/v1/models", { params: new URLSearchParams([...withOrder(filters, now), ["after", after]]), signal }),
       sorted: now.get("sort") ?? "-created_at",
-      onsort: (sort) => setQuery({ sort }),
+      onsort: (sort) => setQuery({ sort }, { replace: false }),
     }),
   );
 }

@@ -10,6 +10,7 @@ import { taskName } from "../lib/registry.js";
 const LISTS = ["base_model", "method", "scheme", "tag", "licence", "dataset", "task"];
 const SHOWN = 6;
 const GB = 1e9;
+const BACK = { replace: false }; // the browser's back button takes a filter away again
 
 /** Whether a parameter of the address narrows the list; the others only say how it is shown. */
 export function isFilter(name) {
@@ -53,7 +54,7 @@ function listFacet(name, values, query) {
       onchange: (event) => {
         if (event.target.checked) chosen.add(value.value);
         else chosen.delete(value.value);
-        setQuery({ [name]: [...chosen] });
+        setQuery({ [name]: [...chosen] }, BACK);
       },
     }),
     h("span", { class: "truncate" }, labelOf(name, value)),
@@ -76,7 +77,7 @@ function end(name, label, { scale, bound }, query) {
   return h("input", {
     type: "number", step: "any", class: "input input-small", value: shown, placeholder: bound, "aria-label": label,
     dataset: { key: name },
-    onchange: (event) => setQuery({ [name]: event.target.value === "" ? null : String(Number(event.target.value) * scale) }),
+    onchange: (event) => setQuery({ [name]: event.target.value === "" ? null : String(Number(event.target.value) * scale) }, BACK),
   });
 }
 
@@ -120,7 +121,7 @@ export function chips(query) {
 }
 
 function remove(query, name, value) {
-  setQuery({ [name]: query.getAll(name).filter((one) => one !== value) });
+  setQuery({ [name]: query.getAll(name).filter((one) => one !== value) }, BACK);
 }
 
 function chipText(name, value) {

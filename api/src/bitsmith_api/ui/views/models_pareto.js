@@ -28,7 +28,7 @@ export async function pareto(models, counts, query, signal, { description } = {}
     description: description ?? (isOneBase ? t("pareto.description_base", { base: baseName(points[0].version.base_model) }) : t("pareto.description")),
     label: t("pareto.label", { task: taskName(task), count: points.length }),
     height: 300,
-    legend: basesOf(groups).map((base) => baseName(base)),
+    legend: basesOf(groups).length > 1 ? basesOf(groups).map(baseName) : [],
     actions: chooser || [],
     draw: () => figure(groups, task, points),
     onclick: (point) => point.customdata && navigate(versionHref(point.customdata[0], point.customdata[1])),

@@ -131,7 +131,9 @@ function evaluation(model, version, query, signal) {
 }
 
 function about(model, version) {
-  const file = version.dataset && digest(version.dataset, 16);
+  const file = version.dataset && h("span", digest(version.dataset, 16));
+  // Its name, for those who may read files; whether it was deleted since is no fault of this page.
+  if (file) get(`/v1/files/${encodeURIComponent(version.dataset)}`).then((found) => replace(file, h("span", { title: version.dataset }, found.filename)), () => {});
   return card({ title: t("version.about") }, facts([
     [t("facets.base_model"), baseName(model.base_model)],
     [t("facets.method"), [term("method", version.method), version.scheme && ` · ${version.scheme}`]],

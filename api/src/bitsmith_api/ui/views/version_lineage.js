@@ -67,6 +67,7 @@ function box(node, { x, y }) {
 function pageOf(node) {
   const version = /^\/v1\/models\/([^/]+)\/versions\/(\d+)$/.exec(node.href ?? "");
   const job = /^\/v1\/fine_tuning\/jobs\/([^/]+)$/.exec(node.href ?? "");
+  if (node.kind === "base" && node.href?.startsWith("/v1/models?")) return node.href.replace("/v1/", "/ui/");
   const page = version ? `/ui/models/${version[1]}/versions/${version[2]}` : job ? `/ui/jobs/${job[1]}` : null;
   return page && hasView(page) ? page : null;
 }
