@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from tests.api.conftest import Platform, assert_problem
 
@@ -19,7 +18,7 @@ def shelf(platform: Platform) -> Platform:
     return platform
 
 
-def put(client: TestClient, alias: str, version: Any, headers: dict[str, str], **body: Any) -> Response:
+def put(client: TestClient, alias: str, version: Any, headers: dict[str, str], **body: Any) -> Any:
     return client.put(f"/v1/models/tiny/aliases/{alias}", json={"version": version, **body}, headers=headers)
 
 

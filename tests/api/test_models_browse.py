@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from bitsmith_core.bundle import Manifest, Score
+from bitsmith_core.bundle import Manifest, Score, Subject
 from fastapi.testclient import TestClient
 
 from tests.api.conftest import MANIFEST, Platform, assert_problem
 
 
-def score(task: str, value: float, *, subject: str = "qsft", stderr: float = 0.01, key: str = "k") -> Score:
+def score(task: str, value: float, *, subject: Subject = "qsft", stderr: float = 0.01, key: str = "k") -> Score:
     is_loss = task == "perplexity"
     return Score(
         subject=subject, task=task, metric="perplexity" if is_loss else "acc", value=value, stderr=stderr, n=100,

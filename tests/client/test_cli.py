@@ -95,7 +95,7 @@ def test_a_server_that_does_not_answer_is_one_line_and_status_1(run: Run) -> Non
     [
         (("jobs",), "bitsmith up"),
         (("jobs", "--url", "http://127.0.0.1:1"), "BITSMITH_API_KEY"),
-        (("pull", "m@latest", "--url", "http://127.0.0.1:1", "--key", "k"), "a version is a"),
+        (("models", "best", "--keeps", "0.9", "--url", "http://127.0.0.1:1", "--key", "k"), "belong together"),
         (("submit", "nowhere.json"), "does not exist"),
         (("frobnicate",), "No such command"),
     ],

@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bitsmith_client.sdk import (
+    Alias,
+    AliasMove,
     ApiKey,
     Attempt,
     Checkpoint,
+    Comparison,
     Delivery,
     DryRun,
     File,
@@ -148,15 +151,17 @@ def files_table(files: Sequence[File]) -> Table:
 
 
 def models_table(models: Sequence[Model]) -> Table:
-    table = _table("model", "base", "size", "bpw_codes", "bpw_effective", "score", "created", right={"size"})
+    table = _table("model", "base", "size", "bpw_codes", "bpw_effective", "score", "created", "aliases", right={"size"})
     for model in models:
         latest = model.latest
         if latest is None:
-            table.add_row(model.id, model.base_model, "", "", "", "", day(model.created))
+            table.add_row(model.id, model.base_model, "", "", "", "", day(model.created), "")
             continue
         best = [found for found in latest.scores if found.subject == _trained(latest)]
-        headline = f"{_task(best[0])} {score(best[0])}" if best else ""
-        table.add_row(latest.id, model.base_model, size(latest.bytes), *_bits(latest), headline, day(latest.created_at))
+        headline = f"{_task(best[0])} {score(best[0])}{_change(best[0])}" if best else ""
+        weight = size(latest.bytes if latest.weights_bytes is None else latest.weights_bytes)
+        aliases = " ".join(f"{alias}={number}" for alias, number in model.aliases.items())
+        table.add_row(latest.id, model.base_model, weight, *_bits(latest), headline, day(latest.created_at), aliases)
     return table
 
 
@@ -188,6 +193,45 @@ def scores_table(version: Version) -> Table:
     return table
 
 
+def about(model: Model) -> list[str]:
+    """What people wrote of it, a line each; its card has a command of its own."""
+    facts = {
+        "called": model.display_name,
+        "licence": model.licence,
+        "tags": " ".join(model.tags),
+        "aliases": " ".join(f"{alias}={number}" for alias, number in model.aliases.items()),
+    }
+    return [f"{name}: {told}" for name, told in facts.items() if told]
+
+
+def comparison_table(found: Comparison) -> Table:
+    table = _table("task", found.a, found.b, "difference", "p", "n", "verdict", right={"n"})
+    for task in found.tasks:
+        sides = ("" if value is None else f"{value:.4g}" for value in (task.a, task.b))
+        error = "" if task.stderr is None else f" ± {task.stderr:.2g}"
+        change = "" if task.difference is None else f"{task.difference:+.3g}{error}"
+        p_value = "" if task.p_value is None else f"{task.p_value:.2g}"
+        verdict = task.verdict if task.reason is None else f"{task.verdict}: {task.reason}"
+        table.add_row(task.task, *sides, change, p_value, "" if task.n is None else f"{task.n:,}", verdict)
+    return table
+
+
+def aliases_table(aliases: Sequence[Alias]) -> Table:
+    table = _table("alias", "version", "moved", "by", right={"version"})
+    for alias in aliases:
+        table.add_row(alias.id, str(alias.version), day(alias.updated_at), alias.updated_by or "")
+    return table
+
+
+def alias_moves_table(moves: Sequence[AliasMove]) -> Table:
+    table = _table("when", "from", "to", "by", "reason", "gate")
+    for move in moves:
+        ends = ("-" if number is None else str(number) for number in (move.from_version, move.to_version))
+        gate = "" if move.gate is None else str(move.gate.get("summary", ""))
+        table.add_row(day(move.created_at), *ends, move.actor or "", move.reason or "", gate)
+    return table
+
+
 def stages_table(stages: Sequence[StageFacts]) -> Table:
     table = _table("stage", "wall time", "peak memory so far", right={"wall time", "peak memory so far"})
     for stage in stages:
@@ -203,6 +247,14 @@ def _trained(version: Version) -> str:
 
 def _task(found: Score) -> str:
     return TASKS.get(found.task, f"{found.task} {found.metric}")
+
+
+def _change(found: Score) -> str:
+    """How it differs from the float base it came from, where the two may be compared."""
+    if found.difference is None:
+        return ""
+    scale, digits = (100.0, 1) if found.metric == "accuracy" else (1.0, 2)
+    return f" ({found.difference * scale:+.{digits}f} to its base)"
 
 
 def _bits(version: Version) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The registry: what jobs published."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from bitsmith_core import registry
@@ -12,6 +13,7 @@ from bitsmith_api.deps import Audited, FromCaller, Transaction, checked_cursor, 
 from bitsmith_api.deps.body import body_schema, json_body
 from bitsmith_api.deps.browsing import SCORE_PARAMETER, FromBrowsing, FromSort
 from bitsmith_api.deps.etag import ETAG_HEADERS, RequiredIfMatch, etag
+from bitsmith_api.deps.filters import bad_filter
 from bitsmith_api.deps.names import Name, Reference, is_name
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas.facets import ModelFacets
@@ -62,6 +64,36 @@ def get_model_facets(wanted: FromBrowsing, caller: FromCaller, tx: Transaction) 
     facet's counts keep all other filters and ignore its own.
     """
     return ModelFacets.of(faceting.facets(tx, project=caller.project, wanted=wanted))
+
+
+@router.get(
+    "/best",
+    summary="Get the smallest version that is good enough",
+    dependencies=READS,
+    responses=documented(401, 404, 422, 500, 503),
+    openapi_extra=SCORE_PARAMETER,
+)
+def get_best_model(
+    wanted: FromBrowsing,
+    caller: FromCaller,
+    tx: Transaction,
+    keeps: Annotated[
+        float | None,
+        Query(gt=0, le=10, allow_inf_nan=False, description="share of its own float base's score in `task`: 0.97"),
+    ] = None,
+) -> VersionSummary:
+    """Of all versions, the newest ones or not, that meet every filter: the one with the fewest bytes of weights.
+
+    `score[piqa][gte]=0.75` asks for a score; `keeps=0.97&task=piqa` for 97 % of what the version's own float base
+    scored, under the same comparable_key. With `keeps`, `task` names the evaluation.
+    """
+    kept = None
+    if keeps is not None:
+        if len(wanted.tasks) != 1:
+            raise bad_filter("task", "with keeps, name the one task whose score shall be kept")
+        kept, wanted = search.Kept(task=wanted.tasks[0], share=keeps), replace(wanted, tasks=())
+    found = search.best(tx, project=caller.project, wanted=wanted, kept=kept)
+    return VersionSummary.of(found.model.name, found.version, found.scores)
 
 
 @router.get(

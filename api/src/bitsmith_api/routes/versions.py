@@ -5,7 +5,7 @@ from typing import Annotated
 
 from bitsmith_core import registry
 from bitsmith_core.clock import utc_now
-from bitsmith_core.registry import lookup
+from bitsmith_core.registry import lineage, lookup
 from fastapi import APIRouter, Query
 
 from bitsmith_api.deps import (
@@ -20,7 +20,8 @@ from bitsmith_api.deps import (
 )
 from bitsmith_api.deps.names import Name, Number
 from bitsmith_api.errors import documented
-from bitsmith_api.schemas.versions import Link, Version, VersionList, VersionSummary
+from bitsmith_api.schemas.lineage import Lineage
+from bitsmith_api.schemas.versions import EvalReference, Link, Version, VersionList, VersionSummary
 
 router = APIRouter(prefix="/v1/models/{name}/versions", tags=["Models"], route_class=Audited)
 READS = [require("models:read")]
@@ -47,7 +48,21 @@ def list_versions(
 def get_version(name: Name, version: Number, caller: FromCaller, tx: Transaction, services: SharedServices) -> Version:
     """One version: what was quantized and how, what was trained, what it scores, and a link for each file."""
     row = lookup.version(tx, name, version, project=caller.project)
-    return Version.linked(name, row, _link(services))
+    shown = Version.linked(name, row, _link(services))
+    shown.aliases = lookup.aliases_at(tx, row.model_id, row.number)
+    shown.evals = [EvalReference.of(each) for each in lookup.evals_of(tx, row.id)]
+    return shown
+
+
+@router.get(
+    "/{version}/lineage",
+    summary="Get a version's lineage",
+    dependencies=READS,
+    responses=documented(401, 404, 422, 500, 503),
+)
+def get_version_lineage(name: Name, version: Number, caller: FromCaller, tx: Transaction) -> Lineage:
+    """What it came from and what came from it: the base model, data, job, exports and evaluations."""
+    return Lineage.of(lineage.of_version(tx, name, version, project=caller.project))
 
 
 def _is_version(text: str) -> bool:

@@ -98,8 +98,22 @@ class VersionList(Page[VersionSummary]):
     pass
 
 
+class EvalReference(BaseModel):
+    """One evaluation; GET /v1/evals/{id} has it all."""
+
+    id: str
+    job_id: str
+    created_at: UnixSeconds
+
+    @classmethod
+    def of(cls, row: registry.Eval) -> Self:
+        return cls(id=row.id, job_id=row.job_id, created_at=unix(row.created_at))
+
+
 class Version(VersionFacts):
     scores: list[Score] = Field(description="all, of what it came from too; of several evaluations the newest")
+    aliases: list[str] = Field(default=[], description="that point at it", examples=[["prod"]])
+    evals: list[EvalReference] = Field(default=[], description="its job's own first")
     quantization: QuantizationFacts | None = Field(description="null for merged adapters")
     training: TrainingFacts | None
     stages: list[StageFacts]

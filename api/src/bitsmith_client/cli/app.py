@@ -3,15 +3,12 @@
 import json
 import signal
 import threading
-from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from typer.core import TyperGroup
 
 from bitsmith_client import demo as demonstration
@@ -21,14 +18,15 @@ from bitsmith_client.cli import files as data
 from bitsmith_client.cli import jobs as job_commands
 from bitsmith_client.cli.chat import chat
 from bitsmith_client.cli.connection import Key, State, Url, connect
-from bitsmith_client.cli.output import AsJson, echo_json, echo_list
+from bitsmith_client.cli.models import models, pull
+from bitsmith_client.cli.output import AsJson, echo_list
 from bitsmith_client.cli.output import console as _console
 from bitsmith_client.cli.webhooks import webhooks
 from bitsmith_client.cli.workers import workers
 from bitsmith_client.lab.child import StartFailed
 from bitsmith_client.lab.stack import Stack
 from bitsmith_client.lab.state import DEFAULT_FOLDER, LabState
-from bitsmith_client.sdk import Bitsmith, Job, SdkError, Version
+from bitsmith_client.sdk import Job, SdkError
 from bitsmith_client.watch import watch as watch_job
 
 INTERRUPTED = 130
@@ -57,7 +55,9 @@ app.add_typer(access.keys, name="keys")
 app.add_typer(access.projects, name="projects")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(workers, name="workers")
+app.add_typer(models, name="models")
 app.command()(chat)
+app.command()(pull)
 job_commands.add_to(app)
 
 JsonlFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="JSONL to upload first.")]
@@ -180,88 +180,6 @@ def cancel(job: str, url: Url = None, key: Key = None, state: State = DEFAULT_FO
         found = bitsmith.jobs.cancel(job)
     is_over = found.status == "cancelled"
     typer.echo(f"{job} {'is cancelled' if is_over else 'will stop within seconds'}")
-
-
-@app.command()
-def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME[@N]]")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
-    as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    state: State = DEFAULT_FOLDER,
-) -> None:
-    """List the registry, or show one model with its scores."""
-    console = _console()
-    with connect(url, key, state) as bitsmith:
-        if name is None:
-            found = bitsmith.models.list(limit=limit)
-            empty = "no models yet; jobs that succeed publish here"
-            echo_list(found, show.models_table, empty=empty, as_json=as_json)
-            return
-        model_name, number = _parsed(name)
-        model = bitsmith.models.get(model_name)
-        version = _version(bitsmith, model_name, number)
-    if as_json:
-        echo_json(version if number else model)
-        return
-    console.print(show.versions_table(model.versions))
-    console.print(f"\n[bold]{version.id}[/bold] from {model.base_model}")
-    console.print(show.scores_table(version))
-    console.print(f"\nmanifest {version.manifest_sha256}", soft_wrap=True)
-
-
-class Part(StrEnum):
-    ALL = "all"
-    NATIVE = "native"
-    BF16 = "bf16"
-
-    def holds(self, path: str) -> bool:
-        return self is Part.ALL or path.startswith("bf16/") == (self is Part.BF16)
-
-
-@app.command()
-def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME[@N]")],
-    folder: Annotated[Path | None, typer.Argument(help="[default: ./NAME-N]", file_okay=False)] = None,
-    only: Annotated[Part, typer.Option(help="The 2-4 bit checkpoint, or its bf16 copy for transformers.")] = Part.ALL,
-    url: Url = None,
-    key: Key = None,
-    state: State = DEFAULT_FOLDER,
-) -> None:
-    """Download a model, every file verified; an interrupted download goes on where it stopped."""
-    model_name, number = _parsed(name)
-    with connect(url, key, state) as bitsmith:
-        version = _version(bitsmith, model_name, number)
-        target = folder or Path(f"{version.model}-{version.version}")
-        paths = _download(bitsmith, version, target, only)
-    if not paths:
-        _fail(f"{version.id} holds no {only.value} files")
-    _console().print(f"{version.id}: {len(paths)} files, verified, in {target}", markup=False, soft_wrap=True)
-
-
-def _download(bitsmith: Bitsmith, version: Version, folder: Path, only: Part) -> Sequence[Path]:
-    total_bytes = sum(file.bytes for file in version.files if only.holds(file.path))
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = _console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total_bytes)
-        return bitsmith.models.download(
-            version, folder, wanted=only.holds, on_bytes=lambda received: progress.advance(task, received)
-        )
-
-
-def _parsed(name: str) -> tuple[str, int | None]:
-    model, at, number = name.partition("@")
-    if not at:
-        return model, None
-    if not number.isdecimal():
-        raise typer.BadParameter(f"{name!r}: a version is a number, as in {model}@1")
-    return model, int(number)
-
-
-def _version(bitsmith: Bitsmith, model: str, number: int | None) -> Version:
-    return bitsmith.models.version(model, number) if number else bitsmith.models.latest(model)
 
 
 def _end_with(job: Job) -> None:

@@ -194,6 +194,7 @@ class Score(_Answer):
     n_unit: str
     higher_is_better: bool
     comparable_key: str
+    difference: float | None = None  # to the version's own float base, in lists; None: not comparable
 
 
 class StageFacts(_Answer):
@@ -218,7 +219,12 @@ class Version(_Answer):
     version: int
     job_id: str
     created_at: Moment
+    method: str | None = None
+    scheme: str | None = None
+    dataset: str | None = None
+    aliases: list[str] = Field(default_factory=list)
     bytes: int
+    weights_bytes: int | None = None
     bpw_codes: float | None  # None: merged adapters have no codes
     bpw_effective: float | None
     manifest_sha256: str
@@ -234,5 +240,14 @@ class Model(_Answer):
     id: str
     created: Moment
     base_model: str
+    display_name: str | None = None
+    task: str = "text-generation"
+    visibility: str = "project"
+    licence: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    aliases: dict[str, int] = Field(default_factory=dict)
+    card: str | None = None  # what people wrote; empty in lists
+    gates: dict[str, Any] = Field(default_factory=dict)
+    revision: int = 1
     latest: Version | None = None
     versions: list[Version] = Field(default_factory=list)

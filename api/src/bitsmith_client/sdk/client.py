@@ -7,16 +7,15 @@ with Bitsmith("http://127.0.0.1:8000", key) as bitsmith:
         print(event.message)
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 from bitsmith_client.sdk import download
-from bitsmith_client.sdk.answers import File, Model, Version
+from bitsmith_client.sdk.answers import File
 from bitsmith_client.sdk.chat import Chat
-from bitsmith_client.sdk.errors import ApiError
 from bitsmith_client.sdk.identity import Keys, Projects
 from bitsmith_client.sdk.jobs import Jobs
+from bitsmith_client.sdk.models import Models
 from bitsmith_client.sdk.pages import listed, segment
 from bitsmith_client.sdk.transport import Transport
 from bitsmith_client.sdk.uploads import PART_BYTES, Uploads
@@ -98,56 +97,3 @@ class Files:
             ApiError: conflict, while a job that is not over needs it.
         """
         self._transport.delete(f"/v1/files/{segment(file_id)}")
-
-
-class Models:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def list(self, *, limit: int = 20) -> list[Model]:
-        return listed(self._transport, "/v1/models", Model, limit=limit)
-
-    def get(self, name: str) -> Model:
-        """With all its versions, newest first."""
-        return Model.model_validate(self._transport.get(f"/v1/models/{segment(name)}"))
-
-    def version(self, name: str, number: int) -> Version:
-        """With files and fresh download links."""
-        return Version.model_validate(self._transport.get(self.version_path(name, number)))
-
-    def latest(self, name: str) -> Version:
-        model = self.get(name)
-        newest = model.latest.version if model.latest else max((v.version for v in model.versions), default=None)
-        if newest is None:
-            raise ApiError(status=404, code="not_found", detail=f"model {name!r} has no version")
-        return self.version(name, newest)
-
-    def delete(self, name: str) -> None:
-        """For good: a version (`name@2`), or the model with all of them."""
-        self._transport.delete(f"/v1/models/{segment(name)}")
-
-    def download(
-        self,
-        version: Version,
-        folder: Path,
-        *,
-        wanted: Callable[[str], bool] = lambda path: True,
-        on_bytes: Callable[[int], None] = lambda received: None,
-    ) -> Sequence[Path]:
-        """Every wanted file of the version into folder, verified; what is there and complete is not fetched again.
-
-        Raises:
-            CorruptDownload: naming the file; nothing broken is left under a final name.
-        """
-        return download.fetch(
-            self._transport,
-            version,
-            folder,
-            wanted=wanted,
-            on_bytes=on_bytes,
-            fresh=lambda: self.version(version.model, version.version),
-        )
-
-    @staticmethod
-    def version_path(name: str, number: int) -> str:
-        return f"/v1/models/{segment(name)}/versions/{number}"

@@ -65,8 +65,12 @@ class Transport:
         headers = {} if if_match is None else {"If-Match": if_match}
         return self._answer("PATCH", path, may_repeat=False, json=body, headers=headers)
 
-    def delete(self, path: str) -> Json:
-        return self._answer("DELETE", path, may_repeat=False)
+    def put(self, path: str, body: Json, *, headers: Mapping[str, str]) -> Json:
+        return self._answer("PUT", path, may_repeat=False, json=body, headers=dict(headers))
+
+    def delete(self, path: str, *, if_match: str | None = None) -> Json:
+        headers = {} if if_match is None else {"If-Match": if_match}
+        return self._answer("DELETE", path, may_repeat=False, headers=headers)
 
     def post_file(self, path: str, file: Path, fields: Mapping[str, str]) -> Json:
         with file.open("rb") as content:

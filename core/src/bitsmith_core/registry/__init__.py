@@ -1,6 +1,6 @@
 """The registry of quantized checkpoints."""
 
-from bitsmith_core.db.models import Alias, AliasMove, EvalResult, Model, Version, VersionFile
+from bitsmith_core.db.models import Alias, AliasMove, Eval, EvalResult, Model, Version, VersionFile
 from bitsmith_core.registry import blobs
 from bitsmith_core.registry.lookup import model as get
 from bitsmith_core.registry.lookup import version as get_version
@@ -18,6 +18,7 @@ from bitsmith_core.registry.sweep import sweep
 __all__ = [
     "Alias",
     "AliasMove",
+    "Eval",
     "EvalResult",
     "Model",
     "Outcome",

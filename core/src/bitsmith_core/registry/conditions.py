@@ -1,13 +1,15 @@
 """A filter as SQL conditions on a model, a version and its headline scores, by the facet each belongs to."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from sqlalchemy import ColumnElement, Select, String, and_, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from bitsmith_core.db.models import EvalResult, Model, Version
 from bitsmith_core.registry.filters import SCORE, Range, VersionFilter, subject_of
+
+Columns = TypeVarTuple("Columns")
 
 Scores = Mapping[str, type[EvalResult]]
 """The headline scores that a query joins, by task."""
@@ -17,7 +19,7 @@ def scores_of(tasks: Iterable[str]) -> Scores:
     return {task: aliased(EvalResult) for task in dict.fromkeys(tasks)}
 
 
-def join_scores(query: Select[Any], scores: Scores) -> Select[Any]:
+def join_scores(query: Select[*Columns], scores: Scores) -> Select[*Columns]:
     """Each row of the query, with the version's headline score in each task if it has one."""
     for task, score in scores.items():
         is_its = and_(score.version_id == Version.id, score.task == task, score.is_headline)
@@ -47,7 +49,7 @@ def conditions(wanted: VersionFilter, scores: Scores) -> dict[str, ColumnElement
     ranges: dict[str, tuple[InstrumentedAttribute[Any], Range]] = {
         "bpw": (Version.bpw_effective, wanted.bpw),
         "size_bytes": (Version.weights_bytes, wanted.size_bytes),
-        **{f"{SCORE}{task}": (scores[task].value, range_) for task, range_ in wanted.scores.items()},  # type: ignore[dict-item]  # an alias has the columns of its table
+        **{f"{SCORE}{task}": (scores[task].value, range_) for task, range_ in wanted.scores.items()},
     }
     for facet, (column, range_) in ranges.items():
         if not range_.is_open:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.orm import InstrumentedAttribute
 
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import EvalResult, File, Model, Version
@@ -124,7 +125,7 @@ def _left(browsed: CTE, passes: Iterable[str], *, but: str | None = None) -> Col
 
 def _row(
     facet: str,
-    value: ColumnElement[Any],
+    value: ColumnElement[Any] | InstrumentedAttribute[Any],
     count: ColumnElement[int],
     *measures: ColumnElement[Any],
 ) -> list[ColumnElement[Any]]:
@@ -132,29 +133,29 @@ def _row(
     return [literal(facet), cast(value, String), count, *measures, *nothing[len(measures) :]]
 
 
-def _total(browsed: CTE, passes: list[str]) -> Select[Any]:
+def _total(browsed: CTE, passes: list[str]) -> Select[*tuple[Any, ...]]:
     return select(*_row("total", null(), func.count())).select_from(browsed).where(_left(browsed, passes))
 
 
-def _values(browsed: CTE, passes: list[str], facet: str, value: ColumnElement[Any]) -> Select[Any]:
+def _values(browsed: CTE, passes: list[str], facet: str, value: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
     query = select(*_row(facet, value, func.count())).select_from(browsed).group_by(value)
     return query.where(value.is_not(None), _left(browsed, passes, but=facet))
 
 
-def _tags(browsed: CTE, passes: list[str]) -> Select[Any]:
+def _tags(browsed: CTE, passes: list[str]) -> Select[*tuple[Any, ...]]:
     tag = func.jsonb_array_elements_text(browsed.c.tags).table_valued("value").render_derived()
     query = select(*_row("tag", tag.c.value, func.count())).select_from(browsed).join(tag, true())
     return query.where(_left(browsed, passes, but="tag")).group_by(tag.c.value)
 
 
-def _range(browsed: CTE, passes: list[str], facet: str) -> Select[Any]:
+def _range(browsed: CTE, passes: list[str], facet: str) -> Select[*tuple[Any, ...]]:
     column = browsed.c[facet]
     ends = (cast(func.min(column), Double), cast(func.max(column), Double))
     query = select(*_row(facet, null(), func.count(column), *ends)).select_from(browsed)
     return query.where(_left(browsed, passes, but=facet))
 
 
-def _scores(browsed: CTE, passes: list[str], wanted: VersionFilter) -> Select[Any]:
+def _scores(browsed: CTE, passes: list[str], wanted: VersionFilter) -> Select[*tuple[Any, ...]]:
     others = [facet for facet in passes if not facet.startswith(SCORE)]
     # A task's own filter is ignored for the rows of that task alone.
     by_task = [

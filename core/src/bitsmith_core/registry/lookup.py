@@ -114,7 +114,7 @@ def evals_of(tx: Tx, version_id: int) -> Sequence[Eval]:
     return list(tx.scalars(select(Eval).where(Eval.version_id == version_id).order_by(Eval.id)))
 
 
-def _named(query: Select[tuple[Model]], name: str) -> Select[tuple[Model]]:
+def _named(query: Select[Model], name: str) -> Select[Model]:
     """A model without versions was deleted."""
     is_there = exists().where(Version.model_id == Model.id, Version.is_newest)
     return query.where(Model.name == name, is_there)

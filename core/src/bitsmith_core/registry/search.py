@@ -15,7 +15,7 @@ from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Alias, EvalResult, Model, Version
 from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import ModelId, ProjectId
-from bitsmith_core.registry.conditions import Scores, conditions, join_scores, scores_of
+from bitsmith_core.registry.conditions import Columns, Scores, conditions, join_scores, scores_of
 from bitsmith_core.registry.filters import Sort, SortKey, VersionFilter
 from bitsmith_core.registry.headlines import Headline, headlines
 from bitsmith_core.registry.scope import readable
@@ -102,7 +102,7 @@ def best(tx: Tx, *, project: ProjectId, wanted: VersionFilter, kept: Kept | None
     return _listed(tx, [row])[0]
 
 
-def _keeping(query: Select[Any], kept: Kept, score: type[EvalResult]) -> Select[Any]:
+def _keeping(query: Select[*Columns], kept: Kept, score: type[EvalResult]) -> Select[*Columns]:
     """A perplexity that is 1/share of the base's keeps that share of it."""
     base = scores_of([kept.task])[kept.task]
     is_its_base = and_(
@@ -120,12 +120,12 @@ def _keeping(query: Select[Any], kept: Kept, score: type[EvalResult]) -> Select[
     return query.join(base, is_its_base).where(is_enough)
 
 
-def _versions(may_read: ColumnElement[bool]) -> Select[tuple[Model, Version]]:
+def _versions(may_read: ColumnElement[bool]) -> Select[Model, Version]:
     query = select(Model, Version).join(Version, Version.model_id == Model.id).where(may_read)
     return query.options(defer(Model.card, raiseload=True), defer(Version.manifest, raiseload=True))
 
 
-def _newest(may_read: ColumnElement[bool]) -> Select[tuple[Model, Version]]:
+def _newest(may_read: ColumnElement[bool]) -> Select[Model, Version]:
     return _versions(may_read).where(Version.is_newest)
 
 
