@@ -7,7 +7,7 @@ not answered: a client can neither use it nor should see it.
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from bitsmith_core.errors import (
     BitsmithError,
@@ -48,6 +48,11 @@ class InvalidRequest(Invalid):
     """A query parameter, header or form part that makes no sense."""
 
     code = "invalid_request"
+
+    @classmethod
+    def at(cls, pointer: str, code: str, detail: str) -> Self:
+        """One place is wrong: `query limit`, `header If-Match`, `form purpose`, …"""
+        return cls(f"{pointer}: {detail}", [Problem(pointer=pointer, code=code, detail=detail)])
 
 
 class PreconditionRequired(Permanent):

@@ -4,7 +4,6 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bitsmith_core.errors import Problem
 from bitsmith_core.jobs import JobStatus
 from bitsmith_core.jobs.queries import JobFilter
 from fastapi import Depends, Query
@@ -90,5 +89,4 @@ def moment(seconds: int | None, *, microseconds: int = 0) -> datetime | None:
 
 
 def bad_filter(name: str, detail: str) -> InvalidRequest:
-    problem = Problem(pointer=f"query {name}", code="bad_filter", detail=detail)
-    return InvalidRequest(f"query {name}: {detail}", [problem])
+    return InvalidRequest.at(f"query {name}", "bad_filter", detail)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from bitsmith_core.errors import Problem
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -12,7 +11,7 @@ OVERHEAD_BYTES = 64 * 1024  # boundaries, headers and fields
 
 
 def bad_part(name: str, code: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(f"form {name}: {detail}", [Problem(pointer=f"form {name}", code=code, detail=detail)])
+    return InvalidRequest.at(f"form {name}", code, detail)
 
 
 class Form:

@@ -112,7 +112,5 @@ def checked_cursor(
     if cursor is not None and not is_cursor(cursor):
         source = "last_id of the page before" if name == "after" else "first_id of the page after"
         detail = f"{cursor!r} is not {what}; pass the {source}"
-        raise InvalidRequest(
-            f"query {name}: {detail}", [Problem(pointer=f"query {name}", code="bad_cursor", detail=detail)]
-        )
+        raise InvalidRequest.at(f"query {name}", "bad_cursor", detail)
     return cursor

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from bitsmith_core import jobs
-from bitsmith_core.errors import Problem
 from bitsmith_core.ids import JobId
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
@@ -75,7 +74,9 @@ def _seq_after(job_id: JobId, after: str | None) -> int | None:
         return None
     seq = event_seq(job_id, after)
     if seq is None:
-        raise _bad_place("query after", f"{after!r} is not an event of this job; pass the last_id of the page before")
+        raise InvalidRequest.at(
+            "query after", "bad_cursor", f"{after!r} is not an event of this job; pass the last_id of the page before"
+        )
     return seq
 
 
@@ -85,9 +86,7 @@ def _seq_of_header(last_event_id: str | None) -> int | None:
         return None
     seq = seq_number(last_event_id)
     if seq is None:
-        raise _bad_place("header Last-Event-ID", f"{last_event_id!r} is not the number of an event")
+        raise InvalidRequest.at(
+            "header Last-Event-ID", "bad_cursor", f"{last_event_id!r} is not the number of an event"
+        )
     return seq
-
-
-def _bad_place(pointer: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(f"{pointer}: {detail}", [Problem(pointer=pointer, code="bad_cursor", detail=detail)])

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Annotated
 
 from bitsmith_core import jobs
-from bitsmith_core.errors import NotFound, Problem
+from bitsmith_core.errors import NotFound
 from bitsmith_core.storage import ObjectStore
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -93,7 +93,5 @@ def _parsed(cursor: str) -> tuple[int, int]:
     numbers = seq_number(attempt), seq_number(number)
     if not colon or numbers[0] is None or numbers[1] is None:
         detail = f"{cursor!r} is no cursor of a log; pass the {CURSOR} of the answer before"
-        raise InvalidRequest(
-            f"query after: {detail}", [Problem(pointer="query after", code="bad_cursor", detail=detail)]
-        )
+        raise InvalidRequest.at("query after", "bad_cursor", detail)
     return numbers[0], numbers[1]

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from bitsmith_core import jobs
-from bitsmith_core.errors import Problem
 from bitsmith_core.wire import Stage
 from fastapi import APIRouter, Query
 
@@ -35,8 +34,7 @@ def get_metrics(
     """
     names = list(dict.fromkeys(name or ()))
     if len(names) > MAX_NAMES or any(not (0 < len(text) <= 64) or "\0" in text for text in names):
-        detail = f"at most {MAX_NAMES} names of 1 to 64 characters"
-        raise InvalidRequest(f"query name: {detail}", [Problem(pointer="query name", code="bad_name", detail=detail)])
+        raise InvalidRequest.at("query name", "bad_name", f"at most {MAX_NAMES} names of 1 to 64 characters")
     found = jobs.queries.metric_series(
         tx, job_id, names=names, stages=stage or (), attempt=attempt, max_points=max_points
     )

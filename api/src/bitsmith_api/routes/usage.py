@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from bitsmith_core.clock import utc_now
 from bitsmith_core.delivery import usage
 from bitsmith_core.delivery.usage import Grouping
-from bitsmith_core.errors import Problem
 from fastapi import APIRouter, Query
 
 from bitsmith_api.deps import FromCaller, Transaction, require
@@ -62,6 +61,4 @@ def _midnight(time: datetime) -> datetime:
 
 
 def _bad(name: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"query {name}: {detail}", [Problem(pointer=f"query {name}", code="bad_range", detail=detail)]
-    )
+    return InvalidRequest.at(f"query {name}", "bad_range", detail)
