@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from bitsmith_core import files, jobs, uploads
-from bitsmith_core.errors import NotFound, Problem
-from bitsmith_core.ids import FileId, JobId, UploadId, is_file_id, is_job_id, is_upload_id
+from bitsmith_core.db import Tx
+from bitsmith_core.errors import NotFound
+from bitsmith_core.ids import FileId, JobId, ProjectId, UploadId, is_file_id, is_job_id, is_upload_id
 from fastapi import Depends, Path, Query
 
+from bitsmith_api.auth import Caller
 from bitsmith_api.deps.caller import FromCaller
-from bitsmith_api.deps.services import SharedServices
+from bitsmith_api.deps.services import Services, SharedServices
 from bitsmith_api.errors import InvalidRequest
+
+Id = TypeVar("Id", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,55 +55,52 @@ async def _ordered_bounds(
 OrderedBounds = Annotated[OrderedPageBounds, Depends(_ordered_bounds)]
 
 
-# Dependencies look into Postgres in transactions of their own. A request that kept its connection from one of its
-# threads to the next would wait for a thread, and all threads may be waiting for a connection.
+# Dependencies look into Postgres in transactions of their own: no connection is held while a part comes in, or while
+# gigabytes are checked.
 
 
-def _job_id(
-    job_id: Annotated[str, Path(examples=["ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk"])],
-    caller: FromCaller,
-    services: SharedServices,
-) -> JobId:
-    """Another project's job is not there: no route gets to see its id."""
-    if is_job_id(job_id):
-        with services.database.transaction() as tx:
-            if jobs.belongs_to(tx, JobId(job_id), caller.project):
-                return JobId(job_id)
-    raise NotFound(f"there is no job {job_id}")
+def own(
+    name: str,
+    *,
+    what: str,
+    example: str,
+    kind: Callable[[str], Id],
+    is_id: Callable[[str], bool],
+    belongs_to: Callable[[Tx, Id, ProjectId], bool],
+) -> Callable[[str, Caller, Services], Id]:
+    """A dependency: the path's `name`, the id of a thing in the caller's project.
+
+    Another project's thing is not there: no route gets to see its id.
+    """
+
+    def find(
+        text: Annotated[str, Path(alias=name, examples=[example])], caller: FromCaller, services: SharedServices
+    ) -> Id:
+        if is_id(text):
+            with services.database.transaction() as tx:
+                if belongs_to(tx, kind(text), caller.project):
+                    return kind(text)
+        raise NotFound(f"there is no {what} {text}")
+
+    return find
 
 
-PathJobId = Annotated[JobId, Depends(_job_id)]
+_job = own(
+    "job_id", what="job", example="ftjob-0kp1p4n3vtsu5qc1q0o8g0a4lk",
+    kind=JobId, is_id=is_job_id, belongs_to=jobs.belongs_to,
+)  # fmt: skip
+_file = own(
+    "file_id", what="file", example="file-0kp1p4n3vtsu5qc1q0o8g0a4lk",
+    kind=FileId, is_id=is_file_id, belongs_to=files.belongs_to,
+)  # fmt: skip
+_upload = own(
+    "upload_id", what="upload", example="upload-0kp1p4n3vtsu5qc1q0o8g0a4lk",
+    kind=UploadId, is_id=is_upload_id, belongs_to=uploads.belongs_to,
+)  # fmt: skip
 
-
-def _file_id(
-    file_id: Annotated[str, Path(examples=["file-0kp1p4n3vtsu5qc1q0o8g0a4lk"])],
-    caller: FromCaller,
-    services: SharedServices,
-) -> FileId:
-    if is_file_id(file_id):
-        with services.database.transaction() as tx:
-            if files.belongs_to(tx, FileId(file_id), caller.project):
-                return FileId(file_id)
-    raise NotFound(f"there is no file {file_id}")
-
-
-PathFileId = Annotated[FileId, Depends(_file_id)]
-
-
-def _upload_id(
-    upload_id: Annotated[str, Path(examples=["upload-0kp1p4n3vtsu5qc1q0o8g0a4lk"])],
-    caller: FromCaller,
-    services: SharedServices,
-) -> UploadId:
-    # In a transaction of its own: no connection is held while a part comes in, or while gigabytes are checked.
-    if is_upload_id(upload_id):
-        with services.database.transaction() as tx:
-            if uploads.belongs_to(tx, UploadId(upload_id), caller.project):
-                return UploadId(upload_id)
-    raise NotFound(f"there is no upload {upload_id}")
-
-
-PathUploadId = Annotated[UploadId, Depends(_upload_id)]
+PathJobId = Annotated[JobId, Depends(_job)]
+PathFileId = Annotated[FileId, Depends(_file)]
+PathUploadId = Annotated[UploadId, Depends(_upload)]
 
 
 def checked_cursor(

@@ -2,29 +2,26 @@
 
 from typing import Annotated
 
-from bitsmith_core.errors import Forbidden, NotFound
+from bitsmith_core.errors import Forbidden
 from bitsmith_core.identity import keys, roles
 from bitsmith_core.ids import ApiKeyId, is_api_key_id
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 
 from bitsmith_api.auth import Caller
 from bitsmith_api.deps import Audited, Bounds, FromCaller, Transaction, checked_cursor, require
 from bitsmith_api.deps.body import body_schema, json_body
+from bitsmith_api.deps.parameters import own
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas.identity import ApiKey, ApiKeyList, IssuedApiKey, NewApiKey
 
 router = APIRouter(prefix="/v1/api_keys", tags=["API keys"], route_class=Audited)
 
 
-def _key_id(
-    key_id: Annotated[str, Path(examples=["key-0kp1p4n3vtsu5qc1q0o8g0a4lk"])], caller: FromCaller, tx: Transaction
-) -> ApiKeyId:
-    if not is_api_key_id(key_id) or not keys.belongs_to(tx, ApiKeyId(key_id), caller.project):
-        raise NotFound(f"there is no API key {key_id}")
-    return ApiKeyId(key_id)
-
-
-PathKeyId = Annotated[ApiKeyId, Depends(_key_id)]
+_key = own(
+    "key_id", what="API key", example="key-0kp1p4n3vtsu5qc1q0o8g0a4lk",
+    kind=ApiKeyId, is_id=is_api_key_id, belongs_to=keys.belongs_to,
+)  # fmt: skip
+PathKeyId = Annotated[ApiKeyId, Depends(_key)]
 
 
 @router.post(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 
 from bitsmith_api.deps import Audited, Bounds, FromCaller, SharedServices, Transaction, checked_cursor, require
 from bitsmith_api.deps.body import body_schema, json_body
+from bitsmith_api.deps.parameters import own
 from bitsmith_api.errors import documented
 from bitsmith_api.schemas.webhooks import (
     Delivery,
@@ -25,15 +26,11 @@ router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"], route_class=Audited
 READS, WRITES = [require("webhooks:read")], [require("webhooks:write")]
 
 
-def _webhook_id(
-    webhook_id: Annotated[str, Path(examples=["wh-0kp1p4n3vtsu5qc1q0o8g0a4lk"])], caller: FromCaller, tx: Transaction
-) -> WebhookId:
-    if not is_webhook_id(webhook_id) or not webhooks.belongs_to(tx, WebhookId(webhook_id), caller.project):
-        raise NotFound(f"there is no webhook {webhook_id}")
-    return WebhookId(webhook_id)
-
-
-PathWebhookId = Annotated[WebhookId, Depends(_webhook_id)]
+_webhook = own(
+    "webhook_id", what="webhook", example="wh-0kp1p4n3vtsu5qc1q0o8g0a4lk",
+    kind=WebhookId, is_id=is_webhook_id, belongs_to=webhooks.belongs_to,
+)  # fmt: skip
+PathWebhookId = Annotated[WebhookId, Depends(_webhook)]
 
 
 def _delivery_id(
