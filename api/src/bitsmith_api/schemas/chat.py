@@ -71,15 +71,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     include_usage: bool = Field(default=False, description="one more chunk at the end, with the tokens used")
-    include_obfuscation: Annotated[
-        Any,
-        _Only(
-            (
-                False,
-                True,
-            )
-        ),
-    ] = None
+    include_obfuscation: Annotated[Any, _Only((False, True))] = None
 
 
 def _listed(value: object) -> object:
@@ -111,15 +103,7 @@ class ChatRequest(BaseModel):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    service_tier: Annotated[
-        Any,
-        _Only(
-            (
-                "auto",
-                "default",
-            )
-        ),
-    ] = None
+    service_tier: Annotated[Any, _Only(("auto", "default"))] = None
     store: Annotated[Any, _Only((False,))] = None
     n: Annotated[Any, _Only((1,))] = None
     logprobs: Annotated[Any, _Only((False,))] = None
@@ -132,34 +116,10 @@ class ChatRequest(BaseModel):
     reasoning_effort: Unsupported = None
     verbosity: Unsupported = None
     tools: Annotated[Any, _Only(([],))] = None
-    tool_choice: Annotated[
-        Any,
-        _Only(
-            (
-                "none",
-                "auto",
-            )
-        ),
-    ] = None
-    parallel_tool_calls: Annotated[
-        Any,
-        _Only(
-            (
-                True,
-                False,
-            )
-        ),
-    ] = None
+    tool_choice: Annotated[Any, _Only(("none", "auto"))] = None
+    parallel_tool_calls: Annotated[Any, _Only((True, False))] = None
     functions: Annotated[Any, _Only(([],))] = None
-    function_call: Annotated[
-        Any,
-        _Only(
-            (
-                "none",
-                "auto",
-            )
-        ),
-    ] = None
+    function_call: Annotated[Any, _Only(("none", "auto"))] = None
     web_search_options: Unsupported = None
     moderation: Unsupported = None
 

@@ -25,21 +25,12 @@ class Page(BaseModel, Generic[T]):
     @classmethod
     def of(cls, found: Sequence[T], *, limit: int) -> Self:
         """The page of what was found when limit + 1 were asked for."""
-        return cls._holding(found[:limit], has_more=len(found) > limit)
+        return cls.part(found[:limit], has_more=len(found) > limit)
 
     @classmethod
     def ending(cls, found: Sequence[T], *, limit: int) -> Self:
         """The same for a page that ends at a cursor: the one too many is the first."""
-        return cls._holding(found[-limit:], has_more=len(found) > limit)
-
-    @classmethod
-    def _holding(cls, data: Sequence[T], *, has_more: bool) -> Self:
-        return cls(
-            data=list(data),
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
+        return cls.part(found[-limit:], has_more=len(found) > limit)
 
     @classmethod
     def part(cls, data: Sequence[T], *, has_more: bool) -> Self:
