@@ -1,6 +1,7 @@
 """The bundled servers, started by the very commands of the chart, do what the platform relies on."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -46,7 +47,10 @@ def command_of(render: Render, component: str, folder: Path) -> list[str]:
     """As in the chart, with the container's folders below `folder`."""
     (container,) = pod(named(render("bundled"), "StatefulSet", component))["containers"]
     (folder / "data").mkdir()
-    return [part.replace("/data", str(folder / "data")).replace("/tmp/", f"{folder}/") for part in container["command"]]
+    return [
+        re.sub(r"/(data|tmp/)", lambda found: f"{folder}/{found[1].removeprefix('tmp/')}", part)
+        for part in container["command"]
+    ]
 
 
 def test_the_object_store_has_its_bucket_and_opens_for_its_key_only(render: Render, tmp_path: Path) -> None:

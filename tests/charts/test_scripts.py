@@ -59,8 +59,26 @@ class Route(BaseHTTPRequestHandler):
 @pytest.fixture
 def account(tmp_path: Path) -> Path:
     """A service account's folder as Kubernetes mounts it."""
-    certificate: list[str | Path] = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=kubernetes"]
-    names: list[str | Path] = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt"]
+    certificate: list[str | Path] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=kubernetes",
+    ]
+    names: list[str | Path] = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        tmp_path / "key",
+        "-out",
+        tmp_path / "ca.crt",
+    ]
     subprocess.run([*certificate, *names], check=True, capture_output=True)
     (tmp_path / "token").write_text("token-of-the-job")
     return tmp_path

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from bitsmith_core.settings import DatabaseSettings, StorageSettings
-from sqlalchemy import create_engine, text
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "docker" / "programs"
@@ -36,9 +36,9 @@ def packages(tmp_path: Path) -> str:
 def empty_database(database_settings: DatabaseSettings) -> str:
     """A new database beside the tests' own."""
     url = database_settings.url.get_secret_value()
-    with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS images"))
-        connection.execute(text("CREATE DATABASE images"))
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS images")
+        connection.execute("CREATE DATABASE images")
     return url.rpartition("/")[0] + "/images"
 
 
@@ -63,8 +63,8 @@ def test_programs_wait_until_the_database_is_migrated(
     assert run("bitsmith-await-schema", "--within-s", "0", **environment).returncode == 0
     assert run("bitsmith-migrate", "--bucket", **environment).returncode == 0
 
-    with create_engine(empty_database).begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with psycopg.connect(empty_database.replace("+psycopg", "")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
     newer = run("bitsmith-await-schema", "--within-s", "0", **environment)
     assert newer.returncode == 0, "a release that was rolled back must start beside a newer schema"
 
