@@ -54,7 +54,7 @@ def hold_out(records: Sequence[Record], *, seed: int) -> tuple[list[Record], lis
             f"only {len(counts)} of the {len(records)} examples differ, which is too few to hold some out; "
             "give a validation_file"
         )
-    trained, held_out = [], []
+    sides: tuple[list[Record], list[Record]] = ([], [])
     for key, record in zip(keys, records, strict=True):
-        (held_out if key in chosen else trained).append(record)
-    return trained, held_out
+        sides[key in chosen].append(record)
+    return sides
