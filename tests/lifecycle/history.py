@@ -27,7 +27,7 @@ _LOOK = text(
     UNION ALL SELECT 'events', job_id, seq, to_jsonb(job_events) FROM job_events
     UNION ALL SELECT 'checkpoints', job_id, step, to_jsonb(checkpoints) FROM checkpoints
     UNION ALL SELECT 'metrics', job_id, first_step, to_jsonb(metric_chunks) FROM metric_chunks
-    UNION ALL SELECT 'versions', job_id, number, to_jsonb(versions) FROM versions
+    UNION ALL SELECT 'versions', job_id, number, to_jsonb(versions) - 'is_newest' FROM versions  -- until the next one
     UNION ALL SELECT 'live', id, 0, to_jsonb(lease_token) FROM jobs WHERE lease_expires_at > now() + interval '1 s'
     UNION ALL SELECT 'told', payload->'data'->>'id', 0, payload FROM webhook_deliveries WHERE type LIKE 'fine_tuning%'
     ORDER BY 1, 2, 3, 4

@@ -92,8 +92,9 @@ class Lifecycle(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.ours.transaction() as tx:
-            for table in ("webhooks", "eval_results", "versions", "models", "job_events", "attempts", "checkpoints",
-                          "metric_chunks", "log_chunks", "outbox", "jobs", "files", "workers"):  # fmt: skip
+            for table in ("webhooks", "eval_results", "evals", "version_files", "versions", "models", "job_events",
+                          "attempts", "checkpoints", "metric_chunks", "log_chunks", "outbox", "jobs", "files",
+                          "workers"):  # fmt: skip
                 tx.execute(text(f"DELETE FROM {table}"))
             tx.execute(text("UPDATE projects SET charge = 0"))
             delivery.webhooks.create(tx, project=DEFAULT_PROJECT, url="https://example.org/hook")
