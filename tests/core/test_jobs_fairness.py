@@ -137,6 +137,22 @@ def test_a_draining_worker_is_offered_nothing_and_can_claim_nothing(tx: Tx, spec
     assert not jobs.workers.drain(tx, "nobody", wanted=True)
 
 
+def test_a_message_that_came_to_a_worker_which_may_not_take_it_is_sent_to_another_at_once(
+    tx: Tx, spec: JobSpec
+) -> None:
+    job_id = submit(tx, spec)
+    workers(tx, 2)
+    assert jobs.offer(tx, policy=POLICY) == [job_id]
+    assert jobs.offer(tx, policy=POLICY) == [], "its message travels"
+    jobs.workers.drain(tx, "gpu-0", wanted=True)
+    assert jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE) is None
+    assert jobs.offer(tx, policy=POLICY) == [job_id]
+    assert charge(tx, DEFAULT_PROJECT) == 60, "a start is paid for once"
+    assert jobs.claim(tx, job_id, worker="gpu-1", ttl=MINUTE)
+    assert jobs.claim(tx, job_id, worker="gpu-0", ttl=MINUTE) is None
+    assert jobs.offer(tx, policy=POLICY) == []
+
+
 def test_use_is_charged_while_it_lasts_and_halves_with_time(tx: Tx, spec: JobSpec) -> None:
     job_id = submit(tx, spec)
     workers(tx, 1)

@@ -48,9 +48,11 @@ NEVER_RAN = EngineEnd()
 def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
     """The lease on the job, or None: somebody else has it, it is over, or it waits. See leases.claim."""
     lease = leases.claim(tx, job_id, worker=worker, ttl=ttl)
-    if lease is not None:
-        job = leases.held(tx, lease)
-        history.tell(tx, job, "job.started", f"Attempt {lease.attempt} started on {worker}.", attempt=lease.attempt)
+    if lease is None:
+        repository.offer_again(tx, job_id)
+        return None
+    job = leases.held(tx, lease)
+    history.tell(tx, job, "job.started", f"Attempt {lease.attempt} started on {worker}.", attempt=lease.attempt)
     return lease
 
 
@@ -184,6 +186,15 @@ def reap(tx: Tx, *, limit: int = 100) -> list[JobId]:
         )
         _attempt_failed(tx, job, silent, NEVER_RAN)
     return [job.id for job in reaped]
+
+
+def lose(tx: Tx, job: Job, failure: Failed, *, end: EngineEnd) -> JobStatus:
+    """Somebody saw the worker's process end: its attempt ends now, as if it had said so itself.
+
+    Args:
+        job: which runs, its row held.
+    """
+    return _attempt_failed(tx, job, failure, end)
 
 
 def _progress(tx: Tx, job: Job, lease: Lease, line: Progress) -> None:

@@ -135,6 +135,21 @@ def checkpoints(tx: Tx, job_id: JobId) -> list[Checkpoint]:
     return list(tx.scalars(query.order_by(Checkpoint.created_at, Checkpoint.step)))
 
 
+def offer_again(tx: Tx, job_id: JobId) -> None:
+    """The message for a waiting job came to a worker that may not take it: it counts as lost at once.
+
+    As if it had been sent long ago; not as if there had been none, for a start is paid for once.
+    """
+    waiting = update(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED, Job.offered_at.is_not(None))
+    tx.execute(waiting.values(offered_at=func.to_timestamp(0)).execution_options(synchronize_session=False))
+
+
+def held_by(tx: Tx, worker: str) -> Job | None:
+    """The running job whose lease that worker has, its row held; None also while somebody else holds the row."""
+    query = select(Job).where(Job.status == JobStatus.RUNNING, Job.lease_worker == worker)
+    return tx.scalar(query.with_for_update(skip_locked=True))
+
+
 def lapsed(tx: Tx, *, limit: int) -> list[Job]:
     """Running jobs whose lease ran out."""
     query = (

@@ -216,8 +216,10 @@ def offer(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> list[JobId]:
 
     Late binding: what is not offered yet can still be cancelled or re-ordered at no cost.
     """
-    travelling = shares.travelling_count(tx, offer_again_after=OFFER_AGAIN_AFTER)
-    free = workers.idle_count(tx) - travelling
+    idle = workers.idle_count(tx)
+    if not idle:  # the usual case, twice a second: nothing else is looked at
+        return []
+    free = idle - shares.travelling_count(tx, offer_again_after=OFFER_AGAIN_AFTER)
     if free <= 0:
         return []
     waiting = shares.waiting(tx, per_project=free, offer_again_after=OFFER_AGAIN_AFTER)
