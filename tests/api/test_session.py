@@ -89,10 +89,15 @@ def test_signing_out_takes_the_cookie_away(browser: TestClient) -> None:
     assert_problem(browser.get("/v1/session"), 401, "unauthorized")
 
 
-def test_signing_out_works_when_the_session_is_dead(browser: TestClient) -> None:
+def test_a_dead_session_gives_way_to_a_new_one(browser: TestClient) -> None:
     browser.cookies.set(sessions.COOKIE, "what.ever", path="/v1")
     assert_problem(browser.get("/v1/session"), 401, "unauthorized")
-    assert browser.delete("/v1/session", headers=OWN_PAGE).status_code == 204
+    key = new_key(browser, role="viewer")["key"]
+    answer = browser.post("/v1/session", json={"key": key}, headers=OWN_PAGE)
+    (cookie,) = SimpleCookie(answer.headers["set-cookie"]).values()
+    browser.cookies.clear()
+    browser.cookies.set(sessions.COOKIE, cookie.value, path="/v1")
+    assert browser.get("/v1/session").json()["role"] == "viewer"
 
 
 def test_a_session_writes_from_its_own_pages(browser: TestClient) -> None:
