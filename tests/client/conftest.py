@@ -24,6 +24,7 @@ class Request:
     path: str
     headers: dict[str, str]
     handler: BaseHTTPRequestHandler
+    body: bytes = b""
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.handler.send_response(status)
@@ -69,8 +70,8 @@ def serve() -> Iterator[Serve]:
 
         class Handler(BaseHTTPRequestHandler):
             def _any(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                request = Request(self.command, self.path, dict(self.headers.items()), self)
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                request = Request(self.command, self.path, dict(self.headers.items()), self, body)
                 before = len(tiny.requests)
                 tiny.requests.append(request)
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -18,6 +18,7 @@ from bitsmith_client.cli import files as data
 from bitsmith_client.cli import jobs as job_commands
 from bitsmith_client.cli.chat import chat
 from bitsmith_client.cli.connection import Key, State, Url, connect
+from bitsmith_client.cli.evals import evals
 from bitsmith_client.cli.models import models, pull
 from bitsmith_client.cli.output import AsJson, echo_list
 from bitsmith_client.cli.output import console as _console
@@ -55,6 +56,7 @@ app.add_typer(access.keys, name="keys")
 app.add_typer(access.projects, name="projects")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(workers, name="workers")
+app.add_typer(evals, name="evals")
 app.add_typer(models, name="models")
 app.command()(chat)
 app.command()(pull)

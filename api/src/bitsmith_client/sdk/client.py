@@ -13,6 +13,7 @@ from typing import Self
 from bitsmith_client.sdk import download
 from bitsmith_client.sdk.answers import File
 from bitsmith_client.sdk.chat import Chat
+from bitsmith_client.sdk.evals import Evals, Judgements
 from bitsmith_client.sdk.identity import Keys, Projects
 from bitsmith_client.sdk.jobs import Jobs
 from bitsmith_client.sdk.models import Models
@@ -35,6 +36,8 @@ class Bitsmith:
         self.uploads = Uploads(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
+        self.evals = Evals(self._transport)
+        self.judgements = Judgements(self._transport)
         self.chat = Chat(self._transport)
         self.keys = Keys(self._transport)
         self.projects = Projects(self._transport)
