@@ -4,6 +4,7 @@ import { actIn, get, onSignedOut } from "./lib/api.js";
 import { h, replace } from "./lib/dom.js";
 import { loadLanguage, t } from "./lib/i18n.js";
 import { errorState } from "./lib/components.js";
+import { remember } from "./lib/session.js";
 import { marked, shell } from "./lib/shell.js";
 import { start } from "./lib/router.js";
 
@@ -35,6 +36,7 @@ async function begin() {
       return;
     }
   }
+  remember(session);
   const isLogin = location.pathname.startsWith("/ui/login");
   if (!session && !isLogin) history.replaceState(null, "", loginAddress());
   if (session && !session.is_installation) actIn(null);

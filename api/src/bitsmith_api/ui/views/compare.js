@@ -7,6 +7,7 @@ import { h, replace } from "../lib/dom.js";
 import { bytes, compact, fixed } from "../lib/format.js";
 import { t, term } from "../lib/i18n.js";
 import { setQuery } from "../lib/router.js";
+import { may } from "../lib/session.js";
 import { versionHref } from "../lib/registry.js";
 import { conversation } from "./chat_panel.js";
 import { curve } from "./version_training.js";
@@ -72,8 +73,8 @@ function shown({ versions, jobs }, query, signal) {
     { id: "scores", label: t("version.scores"), render: () => card({ title: t("compare.scores"), description: t("compare.scores_how"), flush: true }, load(() => get("/v1/evals/compare", { params: { a, b }, signal }), (found) => [summary(found), comparisonTable(found)], { signal })) },
     { id: "spec", label: t("compare.spec"), render: () => spec(versions, jobs) },
     { id: "curves", label: t("compare.curves"), render: () => card({}, load(() => curvesOf(versions, signal), (found) => curves(versions, found), { signal })) },
-    { id: "answers", label: t("compare.answers"), render: () => conversation(versions.map((one) => one.id), signal) },
-  ];
+    may("chat:write") && { id: "answers", label: t("compare.answers"), render: () => conversation(versions.map((one) => one.id), signal) },
+  ].filter(Boolean);
   return [figures(versions), tabs(sections, { chosen: query.get("tab") ?? "scores", onchoose: (tab) => setQuery({ tab: tab === "scores" ? null : tab }) })];
 }
 

@@ -7,6 +7,7 @@ import { baseName } from "../lib/format.js";
 import { t, term } from "../lib/i18n.js";
 import { markdown } from "../lib/markdown.js";
 import { navigate, reload } from "../lib/router.js";
+import { may } from "../lib/session.js";
 import { aliasBadges, bits, changeCell, compareHref, fitMarks, headlineOf, scoreCell, sizeText, taskName, versionHref } from "../lib/registry.js";
 import { aliasCard } from "./model_aliases.js";
 import { pareto } from "./models_pareto.js";
@@ -23,7 +24,7 @@ export async function view({ params, query, signal }) {
       title: model.display_name ?? model.id,
       breadcrumbs: [[t("models.title"), "/ui/models"], [model.id]],
       description: [h("p", t("model.made_of", { base: baseName(model.base_model), task: term("model_task", model.task) })), model.tags.length > 0 && h("div", { class: "row tags" }, model.tags.map((tag) => badge(tag)))],
-      actions: [button(t("model.edit"), { icon: "edit", onclick: () => { edit(model, etag, path); } }), button(t("model.open_newest"), { kind: "primary", href: versionHref(model.id, model.latest.version) })],
+      actions: [may("models:write") && button(t("model.edit"), { icon: "edit", onclick: () => { edit(model, etag, path); } }), button(t("model.open_newest"), { kind: "primary", href: versionHref(model.id, model.latest.version) })],
     },
     h("div", { class: "overview" },
       h("div", { class: "stack" }, versions(model, path, signal), plotPlace, cardOf(model, etag, path)),
@@ -85,7 +86,7 @@ function about(model) {
 }
 
 function cardOf(model, etag, path) {
-  const change = button(t("model.edit_card"), { kind: "quiet", icon: "edit", onclick: () => { editCard(model, etag, path); } });
+  const change = may("models:write") && button(t("model.edit_card"), { kind: "quiet", icon: "edit", onclick: () => { editCard(model, etag, path); } });
   return card({ title: t("model.card"), description: t("model.card_how"), actions: change }, model.card ? markdown(model.card) : h("p", { class: "faint" }, t("model.no_card")));
 }
 

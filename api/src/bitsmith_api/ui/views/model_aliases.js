@@ -5,11 +5,12 @@ import { badge, button, card, confirm, dialog, field, iconButton, input, load, n
 import { h, replace } from "../lib/dom.js";
 import { t } from "../lib/i18n.js";
 import { reload } from "../lib/router.js";
+import { may } from "../lib/session.js";
 import { taskName, versionHref } from "../lib/registry.js";
 
 export function aliasCard(model, signal) {
   const path = `/v1/models/${encodeURIComponent(model.id)}/aliases`;
-  const add = button(t("alias.new"), { kind: "quiet", icon: "plus", onclick: () => { move(model, path, null); } });
+  const add = may("models:write") && button(t("alias.new"), { kind: "quiet", icon: "plus", onclick: () => { move(model, path, null); } });
   return card({ title: t("alias.title"), description: t("alias.description"), actions: add },
     load(() => get(path, { signal }), ({ data }) => (data.length > 0 ? h("ul", { class: "aliases" }, data.map((alias) => row(model, path, alias, signal))) : h("p", { class: "faint" }, t("alias.none"))), { signal }));
 }
@@ -19,7 +20,7 @@ function row(model, path, alias, signal) {
     h("div", { class: "spread" },
       h("div", { class: "row" }, badge(`@${alias.alias}`, { tone: "accent" }), h("span", { class: "faint" }, "→"), h("a", { href: versionHref(model.id, alias.version) }, `@${alias.version}`)),
       h("div", { class: "row" },
-        button(t("alias.move"), { onclick: () => { move(model, path, alias); } }),
+        may("models:write") && button(t("alias.move"), { onclick: () => { move(model, path, alias); } }),
         iconButton("clock", t("alias.history_of", { alias: alias.alias }), { onclick: () => { history(path, alias, signal); } }))),
     h("div", { class: "faint small" }, t("alias.moved"), " ", time(alias.updated_at), alias.updated_by && ` · ${alias.updated_by}`, model.gates?.[alias.alias] && [" ", badge(t("alias.gated"), { title: t("alias.gated_hint") })]));
 }

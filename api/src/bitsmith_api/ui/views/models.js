@@ -6,6 +6,7 @@ import { debounced, h, replace } from "../lib/dom.js";
 import { baseName } from "../lib/format.js";
 import { t, term } from "../lib/i18n.js";
 import { hasView, navigate, setQuery } from "../lib/router.js";
+import { may } from "../lib/session.js";
 import { aliasBadges, bits, changeCell, compareHref, fitMarks, headlineOf, modelHref, scoreCell, sizeText, taskName } from "../lib/registry.js";
 import { chips, facetPanel, isFilter } from "./models_facets.js";
 import { pareto } from "./models_pareto.js";
@@ -47,7 +48,7 @@ export async function view({ query, signal, onQuery }) {
   onQuery(show);
   show(query);
   const actions = [
-    hasView("/ui/jobs/new") && button(t("models.new"), { kind: "primary", icon: "plus", href: "/ui/jobs/new" }),
+    hasView("/ui/jobs/new") && may("jobs:write") && button(t("models.new"), { kind: "primary", icon: "plus", href: "/ui/jobs/new" }),
   ];
   return page(
     { title: t("models.title"), description: t("models.description"), actions, wide: true },
@@ -140,6 +141,6 @@ function nothing(filters) {
     const clear = button(t("models.clear"), { onclick: () => { navigate("/ui/models"); } });
     return emptyState({ icon: "search", title: t("models.none_match"), body: t("models.none_match_body"), actions: [clear] });
   }
-  const start = hasView("/ui/jobs/new") && button(t("models.new"), { kind: "primary", icon: "plus", href: "/ui/jobs/new" });
+  const start = hasView("/ui/jobs/new") && may("jobs:write") && button(t("models.new"), { kind: "primary", icon: "plus", href: "/ui/jobs/new" });
   return emptyState({ icon: "models", title: t("models.none"), body: t("models.none_body"), actions: [start] });
 }

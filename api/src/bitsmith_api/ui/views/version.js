@@ -7,6 +7,7 @@ import { h, replace } from "../lib/dom.js";
 import { baseName, bytes, compact, fixed, percent, short } from "../lib/format.js";
 import { t, term } from "../lib/i18n.js";
 import { hasView, setQuery } from "../lib/router.js";
+import { may } from "../lib/session.js";
 import { aliasBadges, compareHref, fitMarks, isShare, kept, keptText, modelHref, smallestDevice } from "../lib/registry.js";
 import { chatPanel } from "./chat_panel.js";
 import { bitsTab } from "./version_bits.js";
@@ -28,7 +29,7 @@ export async function view({ params, query, signal, onQuery }) {
     { id: "training", label: t("version.training"), render: () => trainingTab(version, signal) },
     { id: "files", label: t("version.files"), count: version.files.length, render: () => filesTab(version, signal) },
     { id: "use", label: t("version.use"), render: () => useTab(version) },
-    { id: "chat", label: t("version.chat"), render: () => chatPanel(model, version, new URLSearchParams(location.search), signal) },
+    may("chat:write") && { id: "chat", label: t("version.chat"), render: () => chatPanel(model, version, new URLSearchParams(location.search), signal) },
   ].filter(Boolean);
   const tabbed = tabs(sections, { chosen: query.get("tab") ?? "overview", onchoose: (tab) => setQuery({ tab: tab === "overview" ? null : tab, with: null }, { replace: false }) });
   let shown = query.get("tab") ?? "overview";
