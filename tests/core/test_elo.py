@@ -9,7 +9,8 @@ from bitsmith_core.registry.elo import Verdict, Winner, elo, position_bias
 
 def duels(wins: int, losses: int, ties: int = 0, *, first: int = 0, second: int = 1, start: int = 0) -> list[Verdict]:
     """One a prompt."""
-    winners: list[Winner] = ["first"] * wins + ["second"] * losses + ["tie"] * ties
+    counts: tuple[tuple[Winner, int], ...] = (("first", wins), ("second", losses), ("tie", ties))
+    winners = [winner for winner, count in counts for _ in range(count)]
     return [Verdict(start + number, first, second, winner) for number, winner in enumerate(winners)]
 
 
