@@ -22,7 +22,6 @@ Publish = Callable[..., None]
 def publish(platform: Platform, store: S3Store, tmp_path: Path) -> Publish:
     """publish(piqa=3) makes the next version of tiny: it misses the first 3 of 40 questions of piqa."""
     weights = iter("abcdef")
-    made: list[str] = []
 
     def next_version(**missed: int) -> None:
         answers = {task: [False] * wrong + [True] * (QUESTIONS - wrong) for task, wrong in missed.items()}
