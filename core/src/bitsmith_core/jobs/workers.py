@@ -1,5 +1,6 @@
 """Who is there to do the work, by their own report."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -90,6 +91,17 @@ def get(tx: Tx, name: str) -> Seen:
     raise NotFound(f"there is no worker {name}")
 
 
+def those(tx: Tx, names: Collection[str]) -> list[Seen]:
+    """Of these names, who has reported."""
+    return _seen(tx, Worker.name.in_(names), limit=len(names))
+
+
+def at_work(tx: Tx, names: Collection[str]) -> set[str]:
+    """Of these names, who was given a job that did not come back, were it that the lease ran out."""
+    held = select(Job.lease_worker).where(Job.status == "running", Job.lease_worker.in_(names))
+    return {name for name in tx.scalars(held) if name is not None}
+
+
 def _seen(tx: Tx, wanted: ColumnElement[bool], *, limit: int) -> list[Seen]:
     query = select(Worker, _is_alive()).where(wanted).order_by(Worker.name).limit(limit)
     found = [(worker, is_alive) for worker, is_alive in tx.execute(query)]
@@ -99,11 +111,11 @@ def _seen(tx: Tx, wanted: ColumnElement[bool], *, limit: int) -> list[Seen]:
     return [Seen(worker, is_alive, jobs.get(worker.name)) for worker, is_alive in found]
 
 
-def idle_count(tx: Tx) -> int:
+def idle_count(tx: Tx, *, but_for: Collection[str] = ()) -> int:
     """Live workers that hold no lease and are not draining; each takes one job at a time."""
     busy = select(Job.lease_worker).where(_is_held())
     query = select(func.count()).select_from(Worker).where(_is_alive(), ~Worker.is_draining, Worker.name.not_in(busy))
-    return tx.scalar(query) or 0
+    return tx.scalar(query.where(Worker.name.not_in(but_for))) or 0
 
 
 def is_draining_now(name: str) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from bitsmith_core.db.models.jobs import (
     OPEN_STATUSES,
     Attempt,
     Checkpoint,
+    ClusterJob,
     Job,
     JobEvent,
     LogChunk,
@@ -28,7 +29,8 @@ from bitsmith_core.db.models.registry import (
 
 __all__ = [
     "OPEN_STATUSES",
-    "Alias", "AliasMove", "ApiKey", "Attempt", "AuditEvent", "Blob", "Checkpoint", "Eval", "EvalResult", "File",
+    "Alias", "AliasMove", "ApiKey", "Attempt", "AuditEvent", "Blob", "Checkpoint", "ClusterJob", "Eval", "EvalResult",
+    "File",
     "IdempotencyKey", "Job", "JobEvent", "Judgement", "LogChunk", "MetricChunk", "Model", "Outbox", "Project",
     "ProjectStorage", "Tally", "Upload", "UploadPart", "Version", "VersionFile", "Webhook", "WebhookDelivery", "Worker",
 ]  # fmt: skip

@@ -179,3 +179,18 @@ class Worker(Base):
     is_draining: Mapped[bool] = mapped_column(server_default=text("false"))  # takes no new job
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ClusterJob(Base):
+    """A job and the object of a cluster that it was made of. An object is submitted once, however often it is seen."""
+
+    __tablename__ = "cluster_jobs"
+    __table_args__ = (Index("ix_cluster_jobs_there", "namespace", postgresql_where=text("gone_at IS NULL")),)
+
+    uid: Mapped[str] = mapped_column(primary_key=True)  # the object's, never used twice
+    namespace: Mapped[str]
+    name: Mapped[str]
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    is_cancelled_with_it: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    gone_at: Mapped[datetime | None]  # when the object was found deleted
