@@ -51,15 +51,28 @@ SELECT 'model-' || lpad(n::text, 26, '0'), project_id, 'model-' || lpad(n::text,
 FROM models, generate_series(1, :count) n WHERE name = :pattern
 """
 _COPY_VERSIONS = """
-INSERT INTO versions (model_id, number, job_id, manifest_sha256, manifest, prefix, bytes, bpw_codes, bpw_effective)
-SELECT 'model-' || lpad(n::text, 26, '0'), i, 'ftjob-' || lpad((n + :count * (i - 1))::text, 26, '0'),
-       manifest_sha256, manifest, prefix, bytes, bpw_codes, bpw_effective
+INSERT INTO versions (model_id, number, is_newest, job_id, manifest_sha256, manifest, bytes, weights_bytes, subject,
+                      scheme, bpw_codes, bpw_effective)
+SELECT 'model-' || lpad(n::text, 26, '0'), i, i = :each, 'ftjob-' || lpad((n + :count * (i - 1))::text, 26, '0'),
+       manifest_sha256, manifest, bytes, weights_bytes, subject, scheme, bpw_codes, bpw_effective
 FROM versions, generate_series(1, :count) n, generate_series(1, :each) i WHERE job_id = :pattern
 """
+_COPY_FILES = """
+INSERT INTO version_files (version_id, path, bytes, sha256, object_key)
+SELECT versions.id, path, files.bytes, sha256, object_key
+FROM version_files files, versions WHERE version_id = :pattern AND versions.id <> :pattern
+"""
+_COPY_EVALS = """
+INSERT INTO evals (id, version_id, job_id, engine, environment)
+SELECT 'eval-' || lpad(versions.id::text, 26, '0'), versions.id, versions.job_id, engine, environment
+FROM evals, versions WHERE version_id = :pattern AND versions.id <> :pattern
+"""
 _COPY_SCORES = """
-INSERT INTO eval_results (version_id, subject, task, metric, value, stderr, n, n_unit, higher_is_better, comparable_key)
-SELECT versions.id, subject, task, metric, value, stderr, n, n_unit, higher_is_better, comparable_key
-FROM eval_results, versions WHERE version_id = :pattern AND versions.id <> :pattern
+INSERT INTO eval_results (eval_id, version_id, subject, task, metric, value, stderr, n, n_unit, higher_is_better,
+                          comparable_key, is_headline)
+SELECT 'eval-' || lpad(versions.id::text, 26, '0'), versions.id, scores.subject, task, metric, value, stderr, n, n_unit,
+       higher_is_better, comparable_key, is_headline
+FROM eval_results scores, versions WHERE version_id = :pattern AND versions.id <> :pattern
 """
 
 
@@ -178,7 +191,8 @@ def fill(client: Client, database: Database, request: dict[str, object], *, num_
         tx.execute(text(_ADD_EVENTS))
         tx.execute(text(_COPY_MODELS), {"count": num_models, "pattern": "pattern"})
         tx.execute(text(_COPY_VERSIONS), {"count": num_models, "each": VERSIONS_OF_EACH, "pattern": job})
-        tx.execute(text(_COPY_SCORES), {"pattern": version.id})
+        for statement in (_COPY_FILES, _COPY_EVALS, _COPY_SCORES):
+            tx.execute(text(statement), {"pattern": version.id})
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 

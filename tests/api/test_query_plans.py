@@ -24,6 +24,8 @@ from bitsmith_core.registry import search
 from bitsmith_core.wire import Note
 from sqlalchemy import event, text
 
+from tests.api import registry_questions
+
 JOBS = 40_000
 MOST_PAGES = 600  # of 8 KiB, for one statement; the jobs alone have three times as many
 LONG = 2_000  # events of the job with the longest history
@@ -105,15 +107,15 @@ FROM generate_series(1, {MODELS}) n;
 INSERT INTO versions (model_id, number, is_newest, job_id, manifest_sha256, manifest, bytes, weights_bytes, subject,
                       bpw_codes, bpw_effective)
 SELECT {numbered("model")}, number, number = {VERSIONS_OF_EACH},
-       {numbered("ftjob", f"n + {MODELS} * (number - 1)")}, repeat('0', 64), '{{}}', 1, 1, 'qsft', 2.5, 2.7
+       {numbered("ftjob", f"n + {MODELS} * (number - 1)")}, repeat('0', 64), '{{}}', 1, n, 'qsft', 2.5, 2.7
 FROM generate_series(1, {MODELS}) n, generate_series(1, {VERSIONS_OF_EACH}) number;
 INSERT INTO version_files (version_id, path, bytes, sha256, object_key)
 SELECT id, path, 1, repeat('0', 64), 'blobs/' || id || path FROM versions, unnest(ARRAY['a', 'b']) path;
 INSERT INTO evals (id, version_id, job_id, engine, environment)
 SELECT 'eval-' || id, id, job_id, 'bitsmith', '{{}}' FROM versions;
 INSERT INTO eval_results (eval_id, version_id, subject, task, metric, value, n, n_unit, higher_is_better,
-                          comparable_key)
-SELECT 'eval-' || id, id, 'qsft', task, 'accuracy', 0.5, 100, 'questions', true, 'key'
+                          comparable_key, is_headline)
+SELECT 'eval-' || id, id, 'qsft', task, 'accuracy', 0.5, 100, 'questions', true, 'key', true
 FROM versions, unnest(ARRAY['a', 'b']) task;
 
 INSERT INTO api_keys (id, project_id, name, role, secret_sha256)
@@ -335,6 +337,8 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "whether a file is needed": lambda tx: files.delete(tx, FileId(row("file", JOBS // 2 + 5))),
 }
 
+QUESTIONS |= registry_questions.POINTED
+
 PAGES: dict[str, tuple[Callable[[Tx], object], Callable[[Tx], object]]] = {
     "jobs": (job_page, lambda tx: job_page(tx, after=JobId(row("ftjob", 500)))),
     "files": (lambda tx: file_page(tx), lambda tx: file_page(tx, after=FileId(row("file", 500)))),
@@ -355,6 +359,23 @@ def test_it_is_answered_from_an_index_and_looks_at_little(full: Tx, question: st
         scanned = {node["Relation Name"] for node in explained.nodes() if node["Node Type"] == "Seq Scan"}
         assert not scanned & BIG, explained.told()
         assert explained.pages < MOST_PAGES, explained.told()
+
+
+@pytest.mark.parametrize("question", registry_questions.BROWSED)
+def test_browsing_reads_no_table_twice(full: Tx, question: str) -> None:
+    """What is sorted or counted is read once, whole; a version that is not the newest costs nothing but its place."""
+    sizes = dict(table_pages(full))
+    once = sum(sizes[name] for name in ("models", "versions", "eval_results"))
+    for explained in explain(full, registry_questions.BROWSED[question]):
+        read = [node["Relation Name"] for node in explained.nodes() if node["Node Type"] == "Seq Scan"]
+        assert len(read) == len(set(read)), explained.told()
+        assert explained.pages <= once + MOST_PAGES, f"{once}: {explained.told()}"
+
+
+def table_pages(tx: Tx) -> list[tuple[str, int]]:
+    """How large each table is, without its indexes."""
+    asked = text("SELECT relname, relpages FROM pg_class WHERE relkind = 'r'")
+    return [(name, pages) for name, pages in tx.execute(asked)]
 
 
 @pytest.mark.parametrize("list_", PAGES)
