@@ -3,6 +3,7 @@
 import pytest
 from bitsmith_api.settings import ApiSettings
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings, WebhookSettings
+from bitsmith_operator.settings import OperatorSettings, PodDefaults
 from bitsmith_scheduler.settings import SchedulerSettings
 from bitsmith_serving.settings import ServingSettings
 from bitsmith_worker.settings import WorkerSettings
@@ -22,7 +23,7 @@ PROGRAMS: dict[str, tuple[type[BaseSettings], ...]] = {
     "bitsmith-serving": (ServingSettings, StorageSettings),
     "bitsmith-migrate": (DatabaseSettings, StorageSettings),
     "bitsmith-await-schema": (DatabaseSettings,),
-    "bitsmith-operator": (DatabaseSettings,),
+    "bitsmith-operator": (OperatorSettings, DatabaseSettings),
 }
 # Of OpenSSL, requests, OpenTelemetry and huggingface_hub, which read them by themselves; and what ci/ adds by hand.
 OF_OTHERS = {
@@ -109,6 +110,33 @@ def test_a_pool_has_the_defaults_and_what_it_changes(render: Render) -> None:
         assert "-cuda" in each["containers"][0]["image"]
     labels = named(objects, "Deployment", "worker-mig")["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "small"
+
+
+def test_pods_of_the_operator_have_what_workers_of_the_chart_have(render: Render) -> None:
+    objects = render("everything")
+    (container,) = pod(named(objects, "Deployment", "operator"))["containers"]
+    (value,) = (each["value"] for each in container["env"] if each["name"] == "BITSMITH_OPERATOR_PODS")
+    pods = PodDefaults.model_validate_json(value)
+    names = {variable["name"] for variable in pods.env}
+    ours = {name for name in names if name.startswith("BITSMITH_")}
+    assert ours <= set().union(*(names_of(settings) for settings in PROGRAMS["bitsmith-worker"]))
+    assert names - ours <= OF_OTHERS
+    assert {"BITSMITH_DATABASE_URL", "BITSMITH_QUEUE_URL", "BITSMITH_STORAGE_ENDPOINT"} <= ours
+    policy = named(objects, "NetworkPolicy", "pool-worker")["spec"]
+    assert policy["podSelector"]["matchLabels"] == pods.labels
+    assert policy["egress"] == egress(objects, "worker-gpu")
+    for server in ("postgresql", "redis", "objectstore"):
+        (rule,) = (each for each in named(objects, "NetworkPolicy", server)["spec"]["ingress"] if "from" in each)
+        assert {"podSelector": {"matchLabels": pods.labels}} in rule["from"]
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
+    """What bitsmith_operator.cluster calls."""
+    roles = of_kind(render("everything"), "Role")
+    found = {(group, resource, verb) for role in roles if component(role) == "operator" for rule in role["rules"]
+             for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
+    assert {("bitsmith.dev", "finetunejobs/status", "patch"), ("", "pods", "create"), ("", "pods", "delete")} <= found
+    assert not [entry for entry in found if "*" in entry or "secrets" in entry]
 
 
 def egress(objects: list[Object], of: str) -> list[Object]:

@@ -3,8 +3,13 @@
 {{- $peers := .components -}}
 {{- if has "workers" $peers -}}
 {{- $peers = without $peers "workers" -}}
-{{- range $name, $_ := .root.Values.workerPools -}}
+{{- range $name, $own := .root.Values.workerPools -}}
+{{- if (include "bitsmith.pool" (dict "root" $.root "pool" $own) | fromYaml).enabled -}}
 {{- $peers = append $peers (printf "worker-%s" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if .root.Values.operator.enabled -}}
+{{- $peers = append $peers "pool-worker" -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $peers -}}
