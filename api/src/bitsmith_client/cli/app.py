@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from bitsmith_client import demo as demonstration
 from bitsmith_client import show
 from bitsmith_client.cli import access, specs
+from bitsmith_client.cli import backup as backup_commands
 from bitsmith_client.cli import files as data
 from bitsmith_client.cli import jobs as job_commands
 from bitsmith_client.cli.chat import chat
@@ -61,6 +62,7 @@ app.add_typer(models, name="models")
 app.command()(chat)
 app.command()(pull)
 job_commands.add_to(app)
+backup_commands.add_to(app)
 
 JsonlFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="JSONL to upload first.")]
 

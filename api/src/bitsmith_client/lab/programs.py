@@ -1,12 +1,12 @@
 """Our own processes: how the API, the scheduler and the worker are run against a lab's servers."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bitsmith_core import migrations
 from bitsmith_core.settings import StorageSettings
 from bitsmith_core.storage import S3Store
 from pydantic import SecretStr
@@ -159,10 +159,7 @@ def _program(
 
 
 def _migrations() -> Path:
-    """As installed with the package, or in the source tree."""
-    spec = importlib.util.find_spec("bitsmith_migrations")
-    installed = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    for folder in (*installed, Path(__file__).parents[4] / "migrations"):
-        if (folder / "alembic.ini").is_file():
-            return folder
-    raise StartFailed("the database migrations are not installed with this package; reinstall bitsmith")
+    try:
+        return migrations.folder()
+    except FileNotFoundError as error:
+        raise StartFailed(str(error)) from error
