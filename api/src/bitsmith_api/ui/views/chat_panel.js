@@ -38,7 +38,8 @@ async function addRelatives(chooser, model, chosen, signal) {
 /** Columns of one conversation each, and one box that asks them all. */
 export function conversation(ids, signal) {
   const lanes = ids.map((id) => ({ id, messages: [], list: h("div", { class: "lane-messages", role: "log", "aria-live": "polite", "aria-label": t("chat.answers_of", { id }) }, hint()) }));
-  const text = h("textarea", { class: "input", rows: 2, placeholder: t("chat.ask"), "aria-label": t("chat.ask") });
+  const words = t(ids.length > 1 ? "chat.ask" : "chat.ask_one");
+  const text = h("textarea", { class: "input", rows: 2, placeholder: words, "aria-label": words });
   const cold = h("input", { type: "checkbox", checked: true });
   let running = null;
   const stop = button(t("chat.stop"), { icon: "stop", onclick: () => running?.abort() });

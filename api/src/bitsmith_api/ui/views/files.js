@@ -88,7 +88,7 @@ function list(first, params, { mayWrite, signal, named, refresh }) {
       { key: "purpose", label: t("files.purpose"), render: (file) => badge(t(`files.purpose_${file.purpose}`)) },
       { key: "examples", label: t("files.examples"), align: "end", render: (file) => integer(file.examples) },
       { key: "bytes", label: t("files.size"), align: "end", render: (file) => bytes(file.bytes) },
-      { key: "sha256", label: "SHA-256", render: (file) => digest(file.sha256, 8) },
+      { key: "sha256", label: "SHA-256", class: "cell-wide", render: (file) => digest(file.sha256, 8) },
       { key: "created", label: t("files.created"), align: "end", class: "cell-age", render: (file) => time(file.created_at) },
       { key: "actions", label: "", align: "end", render: (file) => h("span", { class: "row nowrap" },
         iconButton("download", t("files.download", { name: file.filename }), { href: `/v1/files/${file.id}/content`, download: file.filename }),

@@ -130,7 +130,7 @@ function summary({ job, timeline, measured }) {
     job.status === "queued" && queue(job),
     h("div", { class: "stack" }, stageStrip(job, timeline), job.status === "running" && jobProgress(job)),
     stats(
-      stat(t("job.took"), duration(jobTook(job)), job.estimated_finish && !OVER.has(job.status) ? [t("job.stage_ends"), " ", time(job.estimated_finish)] : null),
+      stat(t("job.took"), duration(jobTook(job)), job.estimated_finish > Date.now() / 1000 && !OVER.has(job.status) ? [t("job.stage_ends"), " ", time(job.estimated_finish)] : null),
       stat(t("job.attempts"), integer(job.attempts), job.attempts > 1 ? t("job.attempts_hint") : null),
       stat(t("job.loss"), loss === undefined || loss === null ? "–" : number(loss, 4), measured?.tokens_per_s ? t("job.rate", { rate: integer(measured.tokens_per_s) }) : null),
       stat(t("job.tokens"), compact(job.trained_tokens)),

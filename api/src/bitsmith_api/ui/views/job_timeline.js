@@ -76,5 +76,5 @@ function line(event) {
   return h("li", { class: `event event-${tone}` },
     h("time", { datetime: new Date(event.created_at * 1000).toISOString() }, moment(event.created_at)),
     h("span", { class: "event-mark", "aria-hidden": "true" }),
-    h("span", { class: "event-text" }, event.message, event.data.attempt && name === "job.started" && h("span", { class: "faint" }, ` ${name}`)));
+    h("span", { class: "event-text" }, event.message));
 }

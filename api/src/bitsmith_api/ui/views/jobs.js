@@ -61,7 +61,7 @@ function list(first, params, signal) {
     columns: [
       { key: "job", label: t("jobs.job"), header: true, render: nameCell },
       { key: "status", label: t("jobs.status"), render: (job) => jobStatus(job) },
-      { key: "progress", label: t("jobs.progress"), class: "cell-progress", render: outcome },
+      { key: "progress", label: t("jobs.progress"), class: "cell-progress cell-wide", render: outcome },
       { key: "took", label: t("jobs.took"), align: "end", render: (job) => duration(jobTook(job)) },
       { key: "created", label: t("jobs.created"), align: "end", class: "cell-age", render: (job) => time(job.created_at) },
     ],

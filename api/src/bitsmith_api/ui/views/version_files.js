@@ -19,7 +19,7 @@ export function filesTab(version, signal) {
       columns: [
         { key: "path", label: t("files_of.path"), header: true, render: (file) => h("code", file.path) },
         { key: "bytes", label: t("models.size"), align: "end", render: (file) => bytes(file.bytes) },
-        { key: "sha256", label: "SHA-256", render: (file) => digest(file.sha256, 16) },
+        { key: "sha256", label: "SHA-256", class: "cell-wide", render: (file) => digest(file.sha256, 16) },
         { key: "get", label: "", class: "num", render: (file) => button(t("files_of.download"), { kind: "quiet", icon: "download", href: `${path}/files/${file.path.split("/").map(encodeURIComponent).join("/")}`, download: file.path.split("/").at(-1) }) },
       ],
     })),
