@@ -4,7 +4,6 @@ import re
 from typing import Annotated
 
 from bitsmith_core.registry import aliases, lookup, trials
-from bitsmith_core.registry.items import Items
 from fastapi import APIRouter, Depends, Request, Response
 
 from bitsmith_api.deps import (
@@ -89,7 +88,7 @@ def put_alias(
             trial = trials.plan(
                 tx, intent.gate, candidate=intent.candidate, current=intent.current, project=caller.project
             )
-    report = None if trial is None else trials.decide(trial, Items(services.store).read)
+    report = None if trial is None else trials.decide(trial, services.items.read)
     if change.dry_run:
         request.state.changed_nothing = True
         return AliasVerdict(
