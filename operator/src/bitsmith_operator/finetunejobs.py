@@ -85,7 +85,8 @@ class FineTuneJobs:
                 seen, finished_at = self._as_wanted(tx, wanted)
         except (ValidationError, Invalid, Conflict, NotFound, QuotaExceeded) as error:
             reason = "QuotaExceeded" if isinstance(error, QuotaExceeded) else "InvalidSpec"
-            status = mirror.refused(mirror.told(error), generation=generation, before=before, now=now, reason=reason)
+            problem = mirror.told(error, {**body, **body["spec"]})
+            status = mirror.refused(problem, generation=generation, before=before, now=now, reason=reason)
             self._statuses.write(PLURAL, body, status, now=now)
             return
         status = mirror.status_of(seen, generation=generation, before=before, now=now)

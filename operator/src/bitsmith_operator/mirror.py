@@ -1,5 +1,6 @@
 """A job's life as the status of its FineTuneJob. Pure."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -103,9 +104,23 @@ def conditions(
     return made
 
 
-def told(error: Exception) -> str:
-    """For a person who reads the object's status."""
+def told(error: Exception, given: Mapping[str, Any]) -> str:
+    """For a person who reads the object's status.
+
+    Args:
+        given: what was read; pydantic's places name the tags of unions, too, which stand in no object.
+    """
     if isinstance(error, ValidationError):
-        places = [f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}" for found in error.errors()]
-        return "; ".join(places)
+        return "; ".join(f"{_place(found['loc'], given)}: {found['msg']}" for found in error.errors())
     return str(error)
+
+
+def _place(loc: Sequence[str | int], given: Any) -> str:
+    kept = []
+    for number, part in enumerate(loc):
+        if (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int)):
+            given = given[part]
+            kept.append(str(part))
+        elif number == len(loc) - 1:
+            kept.append(str(part))
+    return ".".join(kept)

@@ -72,7 +72,7 @@ class WorkerPools:
         except ValidationError as error:
             now, before = utc_now(), body.get("status") or {}
             generation = body["metadata"].get("generation", 1)
-            status = mirror.refused(mirror.told(error), generation=generation, before=before, now=now)
+            status = mirror.refused(mirror.told(error, body), generation=generation, before=before, now=now)
             self._statuses.write(PLURAL, body, status, now=now)
             return None
 
