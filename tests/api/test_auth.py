@@ -14,6 +14,9 @@ from sqlalchemy import text
 from tests.api.conftest import KEY, assert_problem
 from tests.api.keyring import BOOTSTRAP, as_key, in_project, new_key, new_project, routes_under_v1, scopes_of
 
+EMPTY_HANDED = {"/v1/models/best": 404, "/v1/evals/compare": 422}
+"""What those hear who are let in and ask for nothing in particular, in an empty installation."""
+
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -73,7 +76,8 @@ def test_a_key_with_one_scope_may_that_and_nothing_else(app: FastAPI, stranger: 
     for method, path, route in routes_under_v1(app):
         if "{" not in path and method == "GET":
             answer = stranger.get(path, headers=headers)
-            assert answer.status_code == (200 if scopes_of(route) == [f"{resource}:read"] else 403), path
+            let_in = EMPTY_HANDED.get(path, 200)
+            assert answer.status_code == (let_in if scopes_of(route) == [f"{resource}:read"] else 403), path
 
 
 @pytest.mark.parametrize(

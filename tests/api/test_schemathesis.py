@@ -93,6 +93,7 @@ class World:
             ),
             "name": self._publish,
             "version": lambda: 1,
+            "alias": self._alias,
             "project_id": lambda: self._post("/v1/projects", name="of somebody"),
             "key_id": lambda: self._post("/v1/api_keys", name="of somebody"),
             "worker": self._report,
@@ -109,6 +110,12 @@ class World:
         with self.platform.database.transaction() as tx:
             jobs.workers.report(tx, name="gpu-0", device="cpu", local_models=[])
         return "gpu-0"
+
+    def _alias(self) -> str:
+        path, is_new = "/v1/models/tiny/aliases/prod", {"If-None-Match": "*"}
+        answer = self.client.put(path, json={"version": 1}, headers=is_new)
+        assert answer.status_code == 200, answer.text
+        return "prod"
 
     def _publish(self) -> str:
         self.platform.publish("tiny")
