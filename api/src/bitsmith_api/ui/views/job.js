@@ -5,7 +5,7 @@ import { badge, button, card, code, copyButton, details, dialog, emptyState, err
 import { h, replace } from "../lib/dom.js";
 import { baseName, bytes, compact, duration, integer, number } from "../lib/format.js";
 import { t, term } from "../lib/i18n.js";
-import { act, canWrite, every, jobHref, jobName, jobPath, jobProgress, jobStatus, jobTook, JOBS, OVER, resultHref, whoAmI } from "../lib/jobs.js";
+import { act, canWrite, every, jobHref, jobName, jobPath, jobProgress, jobStatus, jobTook, JOBS, OVER, resultHref, STAGES, whoAmI } from "../lib/jobs.js";
 import { setQuery } from "../lib/router.js";
 import { eventList, stageStrip, Timeline } from "./job_timeline.js";
 import { logPanel } from "./job_log.js";
@@ -178,7 +178,7 @@ function panelsOf(live, list, signal) {
   return { node };
 }
 
-const CURVES = ["loss", "held_out_loss", "flip_rate", "tokens_per_s", "gradient_norm", "learning_rate"];
+const CURVES = ["loss", "held_out_loss", "flip_rate", "tokens_per_s", "lr", "divergence", "block_error"];
 
 function curves(live, path, signal) {
   const found = load(
@@ -246,7 +246,7 @@ function memory(job, path, signal) {
       const peaks = new Map();
       for (const event of told.data) if (event.data.event === "stage.finished" && event.data.peak_memory_bytes) peaks.set(event.data.stage, event.data.peak_memory_bytes);
       const estimated = new Map((dry.estimate?.stages ?? []).map((stage) => [stage.stage, stage]));
-      const stages = [...new Set([...estimated.keys(), ...peaks.keys()])];
+      const stages = STAGES.filter((stage) => estimated.has(stage) || peaks.has(stage));
       if (stages.length === 0) return dry.problem ? errorState(dry.problem) : emptyState({ icon: "chart", title: t("job.no_estimate"), body: dry.warnings?.[0] });
       return table({
         caption: t("job.memory_title"),

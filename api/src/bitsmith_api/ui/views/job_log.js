@@ -10,7 +10,7 @@ const TAIL = 500;
 const MOST_CHARACTERS = 1_000_000; // a browser stays quick with so much
 
 export function logPanel(live, signal) {
-  const text = h("pre", { class: "log", tabindex: "0", "aria-label": t("job.log") });
+  const text = h("pre", { class: "log", role: "region", tabindex: "0", "aria-label": t("job.log") });
   const said = h("span", { class: "faint small", role: "status" });
   const path = jobPath(live.job.id, "/logs");
   let cursor = null;
@@ -30,7 +30,8 @@ export function logPanel(live, signal) {
       if (found) text.append(found);
       if (text.textContent.length > MOST_CHARACTERS) replace(text, text.textContent.slice(-MOST_CHARACTERS / 2));
       if (sticky.querySelector("input").checked) text.scrollTop = text.scrollHeight;
-      replace(said, text.textContent ? "" : t("job.no_log"));
+      text.hidden = !text.textContent;
+      replace(said, text.hidden ? t(OVER.has(live.job.status) ? "job.no_log_ever" : "job.no_log") : "");
     } catch (error) {
       if (error.name !== "AbortError") replace(said, error.message);
     } finally {

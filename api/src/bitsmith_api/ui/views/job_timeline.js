@@ -55,12 +55,12 @@ export function stageStrip(job, timeline) {
       h("span", { class: "step-name" }, term("stage", stage)),
       h("span", { class: "step-time" }, state === "done" ? seconds !== undefined && duration(seconds) : state === "later" ? "" : t(`job.step_${state}`)));
   });
-  return h("ol", { class: "steps", "aria-label": t("job.stages") }, steps);
+  return h("ol", { class: "steps", tabindex: "0", "aria-label": t("job.stages") }, steps);
 }
 
 /** The list of events, newest first; `.update()` after the timeline has grown. */
 export function eventList(timeline) {
-  const list = h("ol", { class: "events", "aria-label": t("job.timeline") });
+  const list = h("ol", { class: "events", tabindex: "0", "aria-label": t("job.timeline") });
   const place = h("div", emptyState({ icon: "clock", title: t("job.no_events") }));
   let shown = 0;
   place.update = () => {

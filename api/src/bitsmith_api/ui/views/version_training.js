@@ -55,6 +55,7 @@ function thinned(rows, most) {
 function figure(series, { format, x, xTitle }) {
   const data = [];
   const seams = new Set();
+  const isNothing = series.every(([, pieces]) => pieces.every((piece) => piece.values.every((value) => value === 0))); // not from -100 % to 100 %
   series.forEach(([label, pieces, isSmoothed], at) => {
     const colour = seriesColour(at);
     pieces.forEach((piece, index) => {
@@ -70,7 +71,7 @@ function figure(series, { format, x, xTitle }) {
     layout: {
       hovermode: "x unified",
       xaxis: { title: { text: xTitle } },
-      yaxis: { tickformat: format ?? "" },
+      yaxis: { tickformat: format ?? "", ...(isNothing && { range: [0, 0.01], rangemode: "nonnegative" }) },
       shapes: [...seams].map((step) => ({ type: "line", x0: step, x1: step, yref: "paper", y0: 0, y1: 1, line: { color: token("--faint"), width: 1, dash: "dot" } })),
       annotations: [...seams].map((step) => ({ x: step, yref: "paper", y: 1, text: t("training.seam"), showarrow: false, xanchor: "left", yanchor: "top", xshift: 4, font: { size: 11, color: token("--muted") } })),
     },
