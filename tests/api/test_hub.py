@@ -20,13 +20,13 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 from sqlalchemy import text
+from toy_bundle import write_native_bundle
+from toy_model import save_toy_model
 from transformers import AutoModelForCausalLM
 
 from tests.api.conftest import KEY, Platform
 from tests.api.conftest import MANIFEST as A_MANIFEST
 from tests.api.keyring import as_key, new_key, new_project
-from tests.support.toy_bundle import write_native_bundle
-from tests.support.toy_model import save_toy_model
 
 Publish = Callable[[str, Path], Manifest]
 

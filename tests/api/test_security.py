@@ -7,20 +7,24 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import toy_evals
 from bitsmith_client.lab.child import Child
 from bitsmith_core import registry
 from bitsmith_core.db import Database
 from bitsmith_core.ids import ProjectId, new_delivery_id, new_webhook_id
+from bitsmith_core.storage import S3Store
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from tests.api.conftest import AUTHORIZED, KEY, MANIFEST, Platform, assert_problem
+from tests.api.conftest import AUTHORIZED, KEY, Platform, assert_problem
 from tests.api.keyring import as_key, in_project, new_key, new_project, routes_under_v1, scopes_of
+from tests.api.test_judgements import request as judgement
 
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
@@ -30,6 +34,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "put_alias": {"version": 1},
 }
 """Of routes that look at their body first: something that they understand."""
+
+QUERIES = {"list_items": "?task=piqa"}
+"""Of routes that need one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +48,10 @@ class Neighbour:
 
 
 @pytest.fixture
-def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
+def neighbour(app: FastAPI, database: Database, store: S3Store, tmp_path: Path) -> Iterator[Neighbour]:
+    answers = toy_evals.evals({"quantized": {"piqa": [True, False]}})
+    toy_evals.put(store, answers, tmp_path)
+    manifest = toy_evals.manifest(answers, weights="a")
     with TestClient(app, headers=AUTHORIZED) as client:
         blue = new_project(client, "blue")
         issued = new_key(client, role="admin", project=blue)
@@ -55,8 +65,8 @@ def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
         )
         assert upload.status_code == 200, upload.text
         with database.transaction() as tx:
-            registry.blobs.hold(tx, MANIFEST.files)
-            registry.publish(tx, project=ProjectId(blue), name="blues", job_id=job_id, manifest=MANIFEST)
+            registry.blobs.hold(tx, manifest.files)
+            registry.publish(tx, project=ProjectId(blue), name="blues", job_id=job_id, manifest=manifest)
             webhook, delivery = new_webhook_id(), new_delivery_id()
             tx.execute(
                 text(
@@ -72,6 +82,8 @@ def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
                 ),
                 {"id": delivery, "webhook": webhook},
             )
+        judged = client.post("/v1/judgements", json=judgement())
+        assert judged.status_code == 200, judged.text
         alias = client.put("/v1/models/blues/aliases/bluest", json={"version": 1}, headers={"If-None-Match": "*"})
         assert alias.status_code == 200, alias.text
         things = {
@@ -82,7 +94,8 @@ def neighbour(app: FastAPI, database: Database) -> Iterator[Neighbour]:
             "version": "1",
             "alias": "bluest",
             "eval_id": client.get("/v1/evals").json()["data"][0]["id"],
-            "path": MANIFEST.files[0].path,
+            "judgement_id": judged.json()["id"],
+            "path": manifest.files[0].path,
             "key_id": issued["id"],
             "project_id": blue,
             "webhook_id": webhook,
@@ -158,7 +171,7 @@ def test_the_owner_is_shown_what_others_are_told_is_not_there(
     client.headers.update(neighbour.headers)
     for method, path, name, _ in with_id(app):
         if method == "GET":
-            address = filled(path, neighbour.things)
+            address = filled(path, neighbour.things) + QUERIES.get(name, "")
             answer = client.get(address, follow_redirects=False, headers={"Range": "bytes=0-0"})
             assert answer.status_code < 400, (name, address, answer.text)
 

@@ -183,12 +183,8 @@ def pull(
 @models.command("alias")
 def alias(
     name: Name,
-    alias: Annotated[
-        str | None, typer.Argument(metavar="ALIAS", help="prod, say; without it all are listed.")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Argument(metavar="N", help="Number or alias: point it there.")
-    ] = None,
+    alias: Annotated[str | None, typer.Argument(metavar="ALIAS", help="prod, say; without it all are listed.")] = None,
+    version: Annotated[str | None, typer.Argument(metavar="N", help="Number or alias: point it there.")] = None,
     reason: Annotated[str | None, typer.Option(help="Kept in its history.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Ask its gate; move nothing.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Take it away; its history stays.")] = False,
