@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu charts-generate test-charts bench-setup up demo demo-small migrate clean
+.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu charts-generate test-charts test-k8s bench-setup up demo demo-small migrate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ charts-generate: setup ## write values.yaml, the schema, the README's table and 
 
 test-charts: $(VENV)/.charts ## the Helm chart and the images: rendered by helm, validated, linted
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m charts --timeout 900 tests/charts tests/docker
+
+$(VENV)/.k8s: $(VENV)/.charts
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[k8s]'
+	touch $@
+
+test-k8s: $(VENV)/.k8s ## the operator on a real API server; $$KUBEBUILDER_ASSETS holds etcd, kube-apiserver, kube-controller-manager
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m k8s --timeout 600 tests/k8s
 
 bench/.venv/.done: pyproject.toml requirements.lock docker/install-torch
 	$(PYTHON) -m venv bench/.venv

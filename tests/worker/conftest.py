@@ -95,8 +95,8 @@ class Platform:
         with self.database.transaction() as tx:
             spec = JobSpec(
                 model=model,
-                training_file=self._file(tx, "training.jsonl"),
-                validation_file=self._file(tx, "validation.jsonl"),
+                training_file=self.file(tx, "training.jsonl"),
+                validation_file=self.file(tx, "validation.jsonl"),
                 metadata=metadata,
             )
             return jobs.submit(tx, spec, project=DEFAULT_PROJECT).id
@@ -180,7 +180,7 @@ class Platform:
         self.children.append(child)
         return child
 
-    def _file(self, tx: Tx, name: str) -> FileId:
+    def file(self, tx: Tx, name: str) -> FileId:
         path = self.folder / name
         path.write_text(f'{{"prompt": "{name}", "completion": "b"}}\n')
         sha256 = files.store_bytes(self.store, path)

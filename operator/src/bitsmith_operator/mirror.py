@@ -118,8 +118,8 @@ def told(error: Exception, given: Mapping[str, Any]) -> str:
 def _place(loc: Sequence[str | int], given: Any) -> str:
     kept = []
     for number, part in enumerate(loc):
-        if (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int)):
-            given = given[part]
+        if isinstance(part, int) or (isinstance(given, Mapping) and part in given):
+            given = given[part] if isinstance(given, Mapping | list) else None
             kept.append(str(part))
         elif number == len(loc) - 1:
             kept.append(str(part))
