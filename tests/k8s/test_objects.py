@@ -128,6 +128,7 @@ def test_a_worker_killed_for_its_memory_ends_its_attempt_before_its_lease(scene:
     with scene.kubelet(BITSMITH_WORKER_LEASE_S="120") as kubelet:
         scene.apply("WorkerPool", "gpu", {"maxWorkers": 1})
         job_id = scene.platform.submit(act="wait", gate=str(gate))
+        scene.until(lambda: len(scene.busy()) == 1, "a busy worker")
         scene.platform.until_training(job_id)
         (name,) = kubelet.workers
         time.sleep(1)  # Kubernetes counts whole seconds

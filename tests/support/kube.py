@@ -23,6 +23,7 @@ from bitsmith_client.lab.child import Child, ChildSpec
 from bitsmith_operator.objects import GROUP, VERSION
 
 TOKEN = "only-for-tests"
+NODE = "here"  # whatever is bound to no node that exists is collected
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
 
 
@@ -145,6 +146,7 @@ def running(folder: Path) -> Iterator[Kube]:
             f"--cert-dir={folder / 'manager'}",
             "--controllers=*,-nodeipam,-nodelifecycle,-route,-service,-cloud-node-lifecycle",
         )  # fmt: skip
+        kube[0].core.create_node({"metadata": {"name": NODE}})
         yield kube[0]
     finally:
         for child in reversed(children):

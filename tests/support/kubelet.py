@@ -7,7 +7,7 @@ from typing import Any
 
 from bitsmith_client.lab.child import Child
 from bitsmith_operator.manifests import POOL_LABEL
-from kube import Kube
+from kube import NODE, Kube
 from kubernetes.client import ApiException
 
 StartWorker = Callable[[str], Child]
@@ -59,7 +59,7 @@ class Kubelet:
         for pod in self._core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL).items:
             name = pod.metadata.name
             if pod.spec.node_name is None:  # no scheduler is here
-                target = {"apiVersion": "v1", "kind": "Node", "name": "here"}
+                target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
                 body = {"metadata": {"name": name}, "target": target}
                 with contextlib.suppress(ApiException):  # gone meanwhile
                     self._core.create_namespaced_binding(self._namespace, body, _preload_content=False)

@@ -118,9 +118,10 @@ def told(error: Exception, given: Mapping[str, Any]) -> str:
 def _place(loc: Sequence[str | int], given: Any) -> str:
     kept = []
     for number, part in enumerate(loc):
-        if isinstance(part, int) or (isinstance(given, Mapping) and part in given):
-            given = given[part] if isinstance(given, Mapping | list) else None
-            kept.append(str(part))
-        elif number == len(loc) - 1:
-            kept.append(str(part))
+        inside = dict(enumerate(given)) if isinstance(given, list) else given
+        if isinstance(inside, Mapping) and part in inside:
+            given = inside[part]
+        elif number < len(loc) - 1:
+            continue
+        kept.append(str(part))
     return ".".join(kept)
