@@ -217,7 +217,7 @@ class Review {
     replace(
       this.place,
       dry.errors.length > 0 && notice("bad", t("new.refused"), left.map((problem) => h("p", problem.detail))),
-      estimate ? estimated(estimate) : notice("info", t("new.no_estimate")),
+      estimate ? estimated(estimate) : dry.warnings.length === 0 && notice("info", t("new.no_estimate")), // else a warning says it
       dry.warnings.map((warning) => notice("warn", warning)),
     );
   }
