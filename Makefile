@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .bitsmith
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu charts-generate test-charts test-k8s bench-setup up demo demo-small migrate clean
+.PHONY: help setup lock fmt lint test test-slow test-failures test-gpu charts-generate test-charts test-k8s test-ui bench-setup up demo demo-small migrate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ $(VENV)/.k8s: $(VENV)/.charts
 
 test-k8s: $(VENV)/.k8s ## the operator on a real API server; $$KUBEBUILDER_ASSETS holds etcd, kube-apiserver, kube-controller-manager
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m k8s --timeout 600 tests/k8s
+
+.cache/axe/node_modules/axe-core/axe.min.js:
+	npm install --prefix .cache/axe --no-save --no-audit --no-fund axe-core@4.14.1
+
+test-ui: setup .cache/axe/node_modules/axe-core/axe.min.js ## the web UI in Chromium ($$CHROMIUM or the system's): what people do, every page, axe-core; pictures in .artifacts/ui
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ui -p no:randomly tests/ui
 
 bench/.venv/.done: pyproject.toml requirements.lock docker/install-torch
 	$(PYTHON) -m venv bench/.venv
