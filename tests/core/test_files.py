@@ -132,6 +132,8 @@ def with_pack(spec: JobSpec, pack: FileId) -> JobSpec:
 def test_a_file_that_a_job_needs_is_not_deleted_until_the_job_is_over(tx: Tx, spec: JobSpec) -> None:
     pack, free = add_pack(tx), add_file(tx)
     job = jobs.submit(tx, with_pack(spec, pack), project=DEFAULT_PROJECT)
+    assert spec.training_file is not None
+    assert spec.validation_file is not None
     needed = [FileId(spec.training_file), FileId(spec.validation_file), pack]
     files.delete(tx, free)
     for status in ("queued", "paused"):
