@@ -1,11 +1,11 @@
 """JobSpec: what a person asks for. Immutable once submitted; the engine reads the very same object."""
 
 import hashlib
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.config import JsonDict
-from pydantic_core import InitErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from bitsmith_core.spec.held_out import FEWEST_IN_ALL, held_out_count
 from bitsmith_core.spec.outputs import Evaluation, Export, Resources
@@ -98,6 +98,15 @@ Labels = Annotated[
 _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
+def _again(problem: ErrorDetails) -> InitErrorDetails:
+    """A problem that was told, to be told once more beside others."""
+    return InitErrorDetails(
+        type=PydanticCustomError(cast(LiteralString, problem["type"]), "{told}", {"told": problem["msg"]}),
+        loc=problem["loc"],
+        input=problem["input"],
+    )
+
+
 class JobBasics(Strict):
     """What every job has, whatever its method."""
 
@@ -140,6 +149,24 @@ class JobBasics(Strict):
                 "there is nothing to be scored on; give evaluate.evaluation.benchmarks, a validation_file, or both"
             )
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _names_all_at_once(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What the validator above finds missing is told together with what is wrong before it can look."""
+        try:
+            return handler(given)
+        except ValidationError as error:
+            method = given.get("method") if isinstance(given, dict) else None
+            is_evaluation = isinstance(method, dict) and method.get("type") == "evaluate"
+            found = error.errors()
+            told = {problem["loc"] for problem in found}
+            lacking = [] if is_evaluation or not isinstance(given, dict) else ["model", "training_file"]
+            lacking = [name for name in lacking if given.get(name) is None and (name,) not in told]
+            if not lacking:
+                raise
+            missing = [InitErrorDetails(type="missing", loc=(name,), input={}) for name in lacking]
+            raise ValidationError.from_exception_data(cls.__name__, [*missing, *map(_again, found)]) from error
 
     def trained_examples(self, examples: int) -> int:
         """How many of a training file's are trained on; all of one that is too small to hold some out."""
