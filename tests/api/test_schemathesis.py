@@ -33,7 +33,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.api.conftest import Platform
+from tests.api.conftest import MANIFEST, Platform
+from tests.api.test_judgements import request as judgement
 
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
 Case = schemathesis.Case[Any]
@@ -98,6 +99,9 @@ class World:
             "key_id": lambda: self._post("/v1/api_keys", name="of somebody"),
             "worker": self._report,
             "webhook_id": lambda: self._post("/v1/webhooks", url="https://1.1.1.1/hook"),
+            "path": lambda: MANIFEST.files[0].path,
+            "eval_id": self._evaluate,
+            "judgement_id": lambda: self._post("/v1/judgements", **judgement()),
         }
         return makers[name]()
 
@@ -116,6 +120,10 @@ class World:
         answer = self.client.put(path, json={"version": 1}, headers=is_new)
         assert answer.status_code == 200, answer.text
         return "prod"
+
+    def _evaluate(self) -> Any:
+        self._publish()
+        return self.client.get("/v1/evals").json()["data"][0]["id"]
 
     def _publish(self) -> str:
         self.platform.publish("tiny")

@@ -102,7 +102,7 @@ def published(
         registry.blobs.hold(tx, manifest.files)
         registry.publish(tx, project=DEFAULT_PROJECT, name="m", job_id=job, manifest=manifest)
         jobs.finish(tx, lease, result="m@1")
-        stored = registry.get(tx, "m", project=DEFAULT_PROJECT).versions[0].files
+        stored = registry.get_version(tx, "m", 1, project=DEFAULT_PROJECT).files
         for file in stored:
             store.put_file(file.object_key, folder / file.path)
     return script

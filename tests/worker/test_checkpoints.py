@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bitsmith_core import jobs
-from bitsmith_core.ids import JobId
+from bitsmith_core import jobs, registry
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
 from bitsmith_core.jobs import JobStatus
 
 from tests.worker.conftest import Platform, until
@@ -178,11 +178,9 @@ def test_after_running_out_of_memory_the_next_attempt_takes_half_the_micro_batch
     job_id = platform.submit(act="fail", failure="resource", only=str(once))
     platform.until_status(job_id, JobStatus.SUCCEEDED)
     assert platform.job(job_id).adjustments == {"micro_batch_size": 4}  # of a batch of 8
-    (prefix,) = {
-        found.key.rpartition("/")[0]
-        for found in platform.store.list(f"jobs/{job_id}/a2-")
-        if found.key.endswith("/adjustments.json")
-    }
+    with platform.database.transaction() as tx:
+        version = registry.get_version(tx, "base-qsft", 1, project=DEFAULT_PROJECT)
+    (key,) = (file.object_key for file in version.files if file.path == "adjustments.json")
     seen = platform.folder / "seen.json"
-    platform.store.get_file(f"{prefix}/adjustments.json", seen)
+    platform.store.get_file(key, seen)
     assert json.loads(seen.read_text())["micro_batch_size"] == 4
