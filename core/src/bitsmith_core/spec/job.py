@@ -1,7 +1,7 @@
 """JobSpec: what a person asks for. Immutable once submitted; the engine reads the very same object."""
 
 import hashlib
-from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.config import JsonDict
@@ -101,7 +101,7 @@ _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 def _again(problem: ErrorDetails) -> InitErrorDetails:
     """A problem that was told, to be told once more beside others."""
     return InitErrorDetails(
-        type=PydanticCustomError(cast(LiteralString, problem["type"]), "{told}", {"told": problem["msg"]}),
+        type=PydanticCustomError(problem["type"], "{told}", {"told": problem["msg"]}),
         loc=problem["loc"],
         input=problem["input"],
     )
