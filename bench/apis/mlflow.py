@@ -30,8 +30,8 @@ _FILL = (
     """
     INSERT INTO runs (run_uuid, name, source_type, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri,
                       experiment_id)
-    SELECT lpad(n::text, 32, '0'), 'run ' || n, 'UNKNOWN', 'bench', 'FINISHED', 1767225600000 + n * 60000,
-           1767225600000 + n * 60000 + 600000, 'active', 'mlflow-artifacts:/0/' || n, 0
+    SELECT lpad(n::text, 32, '0'), 'run ' || n, 'UNKNOWN', 'bench', 'FINISHED', 1767225600000 + n * 60000::bigint,
+           1767225600000 + n * 60000::bigint + 600000, 'active', 'mlflow-artifacts:/0/' || n, 0
     FROM generate_series(1, :runs) n
     """,
     """
