@@ -107,7 +107,7 @@ QUICK = {
 def _make_keys(config: LabConfig) -> None:
     """One in use by a program, one that was revoked."""
     with Bitsmith(config.url, config.api_key) as client:
-        client.keys.create(name="nightly runs", role="member")
+        client.keys.create(name="evening sweeps", role="member")
         client.keys.revoke(client.keys.create(name="a laptop that was lost", role="viewer").id)
 
 

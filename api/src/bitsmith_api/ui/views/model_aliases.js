@@ -28,7 +28,7 @@ function row(model, path, alias, signal) {
 /** Make or move; the gate's word is asked for before anything moves. */
 function move(model, path, alias) {
   dialog({ title: alias ? t("alias.move_title", { alias: alias.alias }) : t("alias.add") }, (close) => {
-    const name = input({ value: alias?.alias ?? "", placeholder: "prod", pattern: "[a-z][a-z0-9_-]{0,62}", required: true, disabled: Boolean(alias) });
+    const name = input({ value: alias?.alias ?? "", placeholder: "prod", pattern: "[a-z][a-z0-9_\\-]{0,62}", required: true, disabled: Boolean(alias) });
     const version = select(model.versions.map((one) => [one.version, `@${one.version}`]), { value: model.latest.version });
     const reason = input({ placeholder: t("alias.reason_example"), maxlength: 1000 });
     const found = h("div", { "aria-live": "polite" });
