@@ -1,6 +1,5 @@
 """What a snapshot holds, as backup.json says it."""
 
-import hashlib
 from datetime import datetime
 from pathlib import Path
 
@@ -65,8 +64,3 @@ def object_path(folder: Path, key: str) -> Path:
     if not path.resolve().is_relative_to((folder / OBJECTS).resolve()):
         raise BackupFailed(f"the object {key!r} cannot be a file below {folder}")
     return path
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

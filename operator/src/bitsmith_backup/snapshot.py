@@ -7,13 +7,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from bitsmith_core.bundle import file_sha256
 from bitsmith_core.clock import utc_now
 from bitsmith_core.log import get_logger
 from bitsmith_core.migrations import folder as migrations
 from bitsmith_core.storage import ObjectStore
 
 from bitsmith_backup import objects, tables
-from bitsmith_backup.contents import BACKUP_JSON, SNAPSHOTS, TABLES, Backup, file_sha256, newest, read
+from bitsmith_backup.contents import BACKUP_JSON, SNAPSHOTS, TABLES, Backup, newest, read
 from bitsmith_backup.errors import BackupFailed
 
 log = get_logger()

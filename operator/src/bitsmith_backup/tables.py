@@ -6,9 +6,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import psycopg
+from bitsmith_core.bundle import file_sha256
 from psycopg import Connection, sql
 
-from bitsmith_backup.contents import TABLES, Table, file_sha256
+from bitsmith_backup.contents import TABLES, Table
 from bitsmith_backup.errors import BackupFailed
 
 _REVISION = "alembic_version"
