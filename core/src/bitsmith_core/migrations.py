@@ -1,18 +1,40 @@
-"""Where the database's migrations are."""
+"""Brings a database to a schema. The migrations are Alembic's, run in a process of their own."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 
-def folder() -> Path:
-    """The folder with alembic.ini, as installed with the package, or in the source tree.
+class MigrationFailed(Exception):
+    """With what Alembic said, or with what to do."""
+
+
+def upgrade(database_url: str, *, revision: str = "head") -> None:
+    """Bring the database to that schema; nothing happens where it is there already. Two at once wait for each other.
 
     Raises:
-        FileNotFoundError: saying what to do.
+        MigrationFailed
     """
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "alembic", "-c", str(_folder() / "alembic.ini"), "upgrade", revision],
+        env={**os.environ, "BITSMITH_DATABASE_URL": database_url},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise MigrationFailed(done.stderr.strip())
+
+
+def _folder() -> Path:
+    """As installed with the package, or in the source tree."""
     spec = importlib.util.find_spec("bitsmith_migrations")
     installed = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     for found in (*installed, Path(__file__).parents[3] / "migrations"):
         if (found / "alembic.ini").is_file():
             return found
-    raise FileNotFoundError("the database migrations are not installed with this package; reinstall bitsmith")
+    raise MigrationFailed("the database migrations are not installed with this package; reinstall bitsmith")

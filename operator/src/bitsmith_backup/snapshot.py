@@ -1,16 +1,13 @@
 """Taking a snapshot, looking at one, putting one back."""
 
-import os
 import shutil
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from bitsmith_core import migrations
 from bitsmith_core.bundle import file_sha256
 from bitsmith_core.clock import utc_now
 from bitsmith_core.log import get_logger
-from bitsmith_core.migrations import folder as migrations
 from bitsmith_core.storage import ObjectStore
 
 from bitsmith_backup import objects, tables
@@ -82,15 +79,11 @@ def _chosen(folder: Path, name: str | None) -> Path:
 
 
 def _migrate(url: str, revision: str) -> None:
-    command = [sys.executable, "-P", "-m", "alembic", "-c", str(migrations() / "alembic.ini"), "upgrade", revision]
-    done = subprocess.run(command, env=_environment(url), capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        migrations.upgrade(url, revision=revision)
+    except migrations.MigrationFailed as error:
         advice = "a snapshot of a newer version needs that version"
-        raise BackupFailed(f"the schema {revision} cannot be made; {advice}. {done.stderr[-500:]}")
-
-
-def _environment(url: str) -> dict[str, str]:
-    return {**os.environ, "BITSMITH_DATABASE_URL": url}
+        raise BackupFailed(f"the schema {revision} cannot be made; {advice}. {str(error)[-500:]}") from error
 
 
 def _size(backup: Backup) -> str:

@@ -1,10 +1,7 @@
 """Our own processes: how the API, the scheduler and the worker are run against a lab's servers."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from bitsmith_core import migrations
 from bitsmith_core.settings import StorageSettings
@@ -89,15 +86,10 @@ def migrate(config: LabConfig) -> None:
     Raises:
         StartFailed: with what Alembic said.
     """
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "alembic", "-c", _migrations() / "alembic.ini", "upgrade", "head"],
-        env={**os.environ, **environment(config)},
-        cwd="/",
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StartFailed(f"the database could not be migrated:\n{done.stderr.decode(errors='replace').strip()}")
+    try:
+        migrations.upgrade(config.database_url)
+    except migrations.MigrationFailed as error:
+        raise StartFailed(f"the database could not be migrated:\n{error}") from error
 
 
 def ensure_bucket(config: LabConfig) -> None:
@@ -156,10 +148,3 @@ def _program(
         is_ready=is_ready,
         stop_within_s=stop_within_s,
     )
-
-
-def _migrations() -> Path:
-    try:
-        return migrations.folder()
-    except FileNotFoundError as error:
-        raise StartFailed(str(error)) from error
