@@ -132,14 +132,8 @@ class JobBasics(Strict):
         return self
 
     @model_validator(mode="after")
-    def _names_what_its_method_needs(self) -> Self:
+    def _evaluates_something_and_trains_nothing(self) -> Self:
         method = getattr(self, "method", None)
-        is_evaluation = isinstance(method, EvaluateMethod)
-        needed = {"model": self.is_decided or not is_evaluation, "training_file": not is_evaluation}
-        lacking = [name for name, is_needed in needed.items() if is_needed and not getattr(self, name)]
-        if lacking:
-            missing = [InitErrorDetails(type="missing", loc=(name,), input={}) for name in lacking]
-            raise ValidationError.from_exception_data(type(self).__name__, missing)
         if not isinstance(method, EvaluateMethod):
             return self
         if self.training_file is not None:
@@ -152,21 +146,36 @@ class JobBasics(Strict):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _names_all_at_once(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """What the validator above finds missing is told together with what is wrong before it can look."""
+    def _names_what_its_method_needs(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What the method needs and nobody gave is told together with all else that is wrong."""
+        lacking = cls._lacking(given)
         try:
-            return handler(given)
+            job = handler(given)
         except ValidationError as error:
-            method = given.get("method") if isinstance(given, dict) else None
-            is_evaluation = isinstance(method, dict) and method.get("type") == "evaluate"
             found = error.errors()
             told = {problem["loc"] for problem in found}
-            lacking = [] if is_evaluation or not isinstance(given, dict) else ["model", "training_file"]
-            lacking = [name for name in lacking if given.get(name) is None and (name,) not in told]
-            if not lacking:
-                raise
-            missing = [InitErrorDetails(type="missing", loc=(name,), input={}) for name in lacking]
-            raise ValidationError.from_exception_data(cls.__name__, [*missing, *map(_again, found)]) from error
+            if untold := [name for name in lacking if (name,) not in told]:
+                raise cls._refusal(untold, found) from error
+            raise
+        if lacking:
+            raise cls._refusal(lacking, [])
+        return job
+
+    @classmethod
+    def _refusal(cls, lacking: list[str], found: list[ErrorDetails]) -> ValidationError:
+        missing = [InitErrorDetails(type="missing", loc=(name,), input={}) for name in lacking]
+        return ValidationError.from_exception_data(cls.__name__, [*missing, *map(_again, found)])
+
+    @classmethod
+    def _lacking(cls, given: Any) -> list[str]:
+        if not isinstance(given, dict):
+            return []
+        method = given.get("method")
+        is_evaluation = isinstance(method, EvaluateMethod) or (
+            isinstance(method, dict) and method.get("type") == "evaluate"
+        )
+        needed = {"model": cls.is_decided or not is_evaluation, "training_file": not is_evaluation}
+        return [name for name, is_needed in needed.items() if is_needed and not given.get(name)]
 
     def trained_examples(self, examples: int) -> int:
         """How many of a training file's are trained on; all of one that is too small to hold some out."""
