@@ -22,7 +22,7 @@ UNKNOWN = TASK | GONE | WORDS | {"task": "wic"}
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["evals", *arguments])
+    result = CliRunner().invoke(app, [*arguments])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -35,7 +35,7 @@ def body_of(request: Request) -> dict[str, Any]:
 def test_a_comparison_shows_the_difference_or_the_reason(serve: Serve) -> None:
     body = {"a": "tiny@1", "b": "tiny@2", "confidence": 0.95, "tasks": [TASK, UNKNOWN]}
     server = serve(lambda request, _: request.answer_json(200, body))
-    shown = run("compare", "tiny@1", "tiny@2", "--url", server.url, *KEYS)
+    shown = run("models", "compare", "tiny@1", "tiny@2", "--url", server.url, *KEYS)
     assert "-0.75 ± 0.07" in shown
     assert "worse" in shown
     assert "not comparable: tiny@1 was not scored on it" in shown
@@ -52,7 +52,7 @@ def test_a_version_is_evaluated_again_by_a_job(serve: Serve) -> None:
 
     server = serve(answer)
     chosen = ["--benchmark", "mmlu=file-1:5", "--no-base", "--set", "multiple_choice=null"]
-    assert run("run", "tiny@prod", *chosen, "--url", server.url, *KEYS).strip() == "ftjob-1"
+    assert run("evals", "run", "tiny@prod", *chosen, "--url", server.url, *KEYS).strip() == "ftjob-1"
     benchmarks = [{"task": "mmlu", "file": "file-1", "num_fewshot": 5}]
     evaluation = {"multiple_choice": None, "benchmarks": benchmarks}
     wanted = {"version": "tiny@prod", "base": False, "evaluation": evaluation}
@@ -81,7 +81,7 @@ def test_judging_records_verdicts_and_keeps_the_judges_key_to_itself(
     files = ["--prompts", str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     asked = ["--judge", "some-judge", "--judge-url", f"{server.url}/v1"]
     elsewhere = ["--endpoint", f"good={server.url}/v1", "--endpoint", f"bad={server.url}/v1"]
-    run("judge", "good", "bad", *files, *asked, *elsewhere, "--url", server.url, *KEYS)
+    run("evals", "judge", "good", "bad", *files, *asked, *elsewhere, "--url", server.url, *KEYS)
 
     path, key, body = seen[-1]
     assert (path, key) == ("/v1/judgements", "Bearer key-of-the-platform")

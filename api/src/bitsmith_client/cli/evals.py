@@ -1,4 +1,4 @@
-"""`bitsmith evals`: what was measured, whether two versions differ, and what a judge makes of their answers."""
+"""`bitsmith evals`: what was measured, measuring again, and what a judge makes of versions' answers."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,8 @@ from bitsmith_client.cli.output import AsJson, console, echo_json, echo_list
 from bitsmith_client.lab.state import DEFAULT_FOLDER
 from bitsmith_client.sdk import Bitsmith
 from bitsmith_client.sdk.evals import Eval, Judgement
-from bitsmith_client.sdk.registry import Comparison
 
-evals = typer.Typer(no_args_is_help=True, help="Evaluate versions, compare two of them, judge their answers.")
-
-Side = Annotated[str, typer.Argument(help="name@3, name@alias or name; :float behind it is what it was made from.")]
+evals = typer.Typer(no_args_is_help=True, help="Evaluate versions, judge their answers.")
 
 
 @evals.command("ls")
@@ -95,25 +92,6 @@ def run(
         typer.echo(job.id)
 
 
-@evals.command("compare")
-def compare(
-    a: Side,
-    b: Side,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
-    as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    state: State = DEFAULT_FOLDER,
-) -> None:
-    """Compare two versions on what both were asked; numbers are the first's minus the second's."""
-    with connect(url, key, state) as bitsmith:
-        found = bitsmith.evals.compare(a, b, confidence=confidence)
-    if as_json:
-        echo_json(found)
-    else:
-        console().print(_comparison_table(found))
-
-
 @evals.command("judge")
 def judge(
     contestants: Annotated[list[str], typer.Argument(help="name@3 of the registry, or names of --endpoint.")],
@@ -187,21 +165,6 @@ def _evals_table(found: Sequence[Eval]) -> Table:
         own = [score for score in row.results if score.subject == row.subject]
         tasks = ", ".join(f"{score.task} {show.score(score)}" for score in own[:3])
         table.add_row(row.id, row.of, tasks, row.job_id, f"{row.created_at:%Y-%m-%d %H:%M}")
-    return table
-
-
-def _comparison_table(found: Comparison) -> Table:
-    table = Table(
-        "task", "metric", found.a, found.b, "difference", "p", "verdict", title=f"{found.a} against {found.b}"
-    )
-    for row in found.tasks:
-        scores = [("" if value is None else f"{value:.4g}") for value in (row.a, row.b)]
-        if row.difference is None:
-            table.add_row(row.task, row.metric, *scores, "", "", f"{row.verdict}: {row.reason}")
-            continue
-        reach = "" if row.stderr is None else f" ± {row.stderr:.2g}"
-        p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
-        table.add_row(row.task, row.metric, *scores, f"{row.difference:+.4g}{reach}", p_value, row.verdict)
     return table
 
 

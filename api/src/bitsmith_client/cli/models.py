@@ -20,6 +20,10 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 Reference = Annotated[str, typer.Argument(metavar="NAME[@N|@ALIAS]")]
+Side = Annotated[
+    str,
+    typer.Argument(metavar="NAME[@N|@ALIAS][:SUBJECT]", help="name@1:float is what name@1 was made from."),
+]
 
 
 class _AWordIsAModel(TyperGroup):
@@ -144,16 +148,17 @@ def best(
 
 @models.command("compare")
 def compare(
-    a: Annotated[str, typer.Argument(metavar="NAME@N[:SUBJECT]")],
-    b: Annotated[str, typer.Argument(metavar="NAME@N[:SUBJECT]", help="name@1:float is what name@1 came from.")],
+    a: Side,
+    b: Side,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     state: State = DEFAULT_FOLDER,
 ) -> None:
-    """Compare two versions item by item: a difference that may be noise is called that."""
+    """Compare two versions item by item: numbers are the first's minus the second's, and noise is called noise."""
     with connect(url, key, state) as bitsmith:
-        found = bitsmith.models.compare(a, b)
+        found = bitsmith.models.compare(a, b, confidence=confidence)
     if as_json:
         echo_json(found)
     else:

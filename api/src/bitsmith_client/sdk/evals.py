@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bitsmith_client.sdk.answers import Job, Moment, Score
 from bitsmith_client.sdk.pages import listed, segment
-from bitsmith_client.sdk.registry import Comparison
 from bitsmith_client.sdk.transport import Json, Transport
 
 
@@ -70,15 +69,6 @@ class Evals:
 
     def get(self, eval_id: str) -> Eval:
         return Eval.model_validate(self._transport.get(f"/v1/evals/{segment(eval_id)}"))
-
-    def compare(self, a: str, b: str, *, confidence: float = 0.95) -> Comparison:
-        """Every number is a's minus b's, every verdict a's.
-
-        Args:
-            a, b: name@3, name@alias or name; `:float` behind it is what the version was made from.
-        """
-        query: dict[str, Any] = {"a": a, "b": b, "confidence": str(confidence)}
-        return Comparison.model_validate(self._transport.get("/v1/evals/compare", query))
 
     def run(
         self,

@@ -137,9 +137,14 @@ class Models:
     def lineage(self, name: str, number: int) -> Lineage:
         return Lineage.model_validate(self._transport.get(f"{self.version_path(name, number)}/lineage"))
 
-    def compare(self, a: str, b: str) -> Comparison:
-        """Paired, task by task, from the items that both were asked; `name@1:float` is what a version came from."""
-        return Comparison.model_validate(self._transport.get("/v1/evals/compare", {"a": a, "b": b}))
+    def compare(self, a: str, b: str, *, confidence: float = 0.95) -> Comparison:
+        """Paired, task by task, from the items that both were asked; every number is a's minus b's, every verdict a's.
+
+        Args:
+            a, b: name@3, name@alias or name; `:float` behind it is what the version was made from.
+        """
+        query = {"a": a, "b": b, "confidence": str(confidence)}
+        return Comparison.model_validate(self._transport.get("/v1/evals/compare", query))
 
     def aliases(self, name: str) -> Sequence[Alias]:
         answer = self._transport.get(f"/v1/models/{segment(name)}/aliases")
