@@ -101,7 +101,7 @@ _SUFFIX = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 def _again(problem: ErrorDetails) -> InitErrorDetails:
     """A problem that was told, to be told once more beside others."""
     return InitErrorDetails(
-        type=PydanticCustomError(problem["type"], "{told}", {"told": problem["msg"]}),
+        type=PydanticCustomError(problem["type"], "{told}", {**problem.get("ctx", {}), "told": problem["msg"]}),
         loc=problem["loc"],
         input=problem["input"],
     )
