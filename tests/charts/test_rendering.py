@@ -89,8 +89,15 @@ def test_values_that_cannot_work_are_refused_by_name(values: dict[str, str], wor
 
 def test_what_an_old_cluster_lacks_is_asked_for_by_nobody(helm: Helm) -> None:
     """The defaults need no other project's objects."""
-    assert helm("template", "rel", str(CHART), "--kube-version", "1.25.0").returncode == 0
-    assert helm("template", "rel", str(CHART), "--kube-version", "1.24.0").returncode != 0
+    assert helm("template", "rel", str(CHART), "--kube-version", "1.20.0").returncode == 0
+    assert helm("template", "rel", str(CHART), "--kube-version", "1.19.0").returncode != 0
+
+
+def test_a_claim_that_an_old_cluster_would_drop_without_a_word_is_refused(helm: Helm) -> None:
+    chosen = ["--set", "workerDefaults.scratch.ephemeralClaim=true"]
+    assert helm("template", "rel", str(CHART), *chosen, "--kube-version", "1.23.0").returncode == 0
+    done = helm("template", "rel", str(CHART), *chosen, "--kube-version", "1.22.0")
+    assert "workerPools.cpu.scratch.ephemeralClaim needs Kubernetes 1.23" in done.stderr
 
 
 def test_the_images_list_is_what_the_pods_run(helm: Helm) -> None:

@@ -66,6 +66,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if $image.digest -}}@{{ $image.digest }}{{- else -}}:{{ default .root.Chart.AppVersion $image.tag }}{{- end -}}
 {{- end -}}
 
+{{/* Of disruption budgets; 1.20 has the older one only. */}}
+{{- define "bitsmith.policyVersion" -}}
+{{- ternary "policy/v1" "policy/v1beta1" (.Capabilities.APIVersions.Has "policy/v1") -}}
+{{- end -}}
+
 {{/* hook or job or none. */}}
 {{- define "bitsmith.migrations.mode" -}}
 {{- if eq .Values.migrations.mode "auto" -}}
