@@ -27,14 +27,14 @@ def upgrade(database_url: str, *, revision: str = "head") -> None:
         check=False,
     )
     if done.returncode:
-        raise MigrationFailed(done.stderr.strip())
+        raise MigrationFailed(f"{done.stderr}{done.stdout}".strip())  # its own errors are on stdout
 
 
 def _folder() -> Path:
-    """As installed with the package, or in the source tree."""
+    """In the source tree, where this is one: beside an editable install lies a copy of how they once were."""
     spec = importlib.util.find_spec("bitsmith_migrations")
     installed = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    for found in (*installed, Path(__file__).parents[3] / "migrations"):
+    for found in (Path(__file__).parents[3] / "migrations", *installed):
         if (found / "alembic.ini").is_file():
             return found
     raise MigrationFailed("the database migrations are not installed with this package; reinstall bitsmith")
