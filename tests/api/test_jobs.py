@@ -42,7 +42,9 @@ def test_a_submitted_job_waits_with_every_default_resolved(platform: Platform) -
     assert (job["object"], job["status"], job["desired_state"]) == ("fine_tuning.job", "queued", "run")
     assert (job["stage"], job["progress"], job["status_reason"], job["error"]) == (None, {}, None, None)
     assert (job["attempts"], job["started_at"], job["finished_at"], job["fine_tuned_model"]) == (0, None, None, None)
-    assert (job["priority"], job["queue"], job["trained_tokens"]) == (0, {"position": 1, "ahead": []}, None)
+    nobody = "no live worker of the pool default, nor of any other"
+    assert job["queue"] == {"position": 1, "ahead": [], "obstacle": nobody}
+    assert (job["priority"], job["pool"], job["trained_tokens"]) == (0, "default", None)
     assert isinstance(job["created_at"], int)
     assert platform.client.get(f"{PATH}/{job['id']}").json() == job
 

@@ -74,6 +74,30 @@ def test_an_earlier_version_makes_the_shape_exact(platform: Platform) -> None:
     assert codes == MANIFEST.quantization.quantized_weights
 
 
+def in_pool(name: str) -> dict[str, Any]:
+    return {"type": "quantize", "quantize": {"resources": {"pool": name}}}
+
+
+def test_it_warns_of_a_pool_that_has_no_live_worker_and_refuses_nothing(platform: Platform, database: Database) -> None:
+    request = platform.request(method=in_pool("h100"))
+    assert "the job would wait: no live worker of the pool h100, nor of any other" in dry(platform, request)["warnings"]
+    with database.transaction() as tx:
+        for name in ("l40s", "default"):
+            jobs.workers.report(tx, name=name, pool=name, device="cpu", local_models=[])
+    found = dry(platform, request)
+    assert "the job would wait: no live worker of the pool h100; there are pools: default, l40s" in found["warnings"]
+    assert found["errors"] == []
+    assert not any("would wait" in warning for warning in dry(platform, platform.request())["warnings"])
+
+
+def test_it_looks_at_the_memory_of_the_pools_own_workers(platform: Platform, database: Database) -> None:
+    with database.transaction() as tx:
+        for pool, memory in (("l40s", 48 * 10**9), ("h100", 80 * 10**9)):
+            jobs.workers.report(tx, name=pool, pool=pool, device="NVIDIA", local_models=[], memory_bytes=memory)
+    found = dry(platform, platform.request(model="hf:org/name-3B", method=in_pool("l40s")))
+    assert found["estimate"]["worker_memory_bytes"] == 48 * 10**9
+
+
 @pytest.mark.parametrize(("memory_bytes", "fits"), [(10**12, True), (10**9, False)])
 def test_it_says_whether_the_largest_worker_can_hold_it(
     platform: Platform, database: Database, memory_bytes: int, fits: bool

@@ -103,10 +103,11 @@ def test_waiting_jobs_know_their_place(platform: Platform) -> None:
     def queue(job_id: JobId) -> object:
         return platform.client.get(f"{PATH}/{job_id}").json()["queue"]
 
-    assert queue(urgent) == {"position": 1, "ahead": []}
-    assert queue(first) == {"position": 2, "ahead": [urgent]}
-    assert queue(second) == {"position": 3, "ahead": [urgent, first]}
+    nobody = {"obstacle": "no live worker of the pool default, nor of any other"}
+    assert queue(urgent) == {"position": 1, "ahead": [], **nobody}
+    assert queue(first) == {"position": 2, "ahead": [urgent], **nobody}
+    assert queue(second) == {"position": 3, "ahead": [urgent, first], **nobody}
     platform.client.patch(f"{PATH}/{second}", json={"priority": 20})
-    assert queue(second) == {"position": 1, "ahead": []}
+    assert queue(second) == {"position": 1, "ahead": [], **nobody}
     platform.claim(second)
-    assert (queue(second), queue(first)) == (None, {"position": 2, "ahead": [urgent]})
+    assert (queue(second), queue(first)) == (None, {"position": 2, "ahead": [urgent], **nobody})

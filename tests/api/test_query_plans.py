@@ -297,7 +297,7 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "a heartbeat": with_lease(lambda tx, lease: jobs.extend(tx, lease, ttl=MINUTE)),
     "the end of a job": with_lease(lambda tx, lease: jobs.finish(tx, lease, result="m@1")),
     "a cancellation": lambda tx: jobs.cancel(tx, WAITING_JOB),
-    "who waits": lambda tx: shares.waiting(tx, per_project=20, offer_again_after=MINUTE),
+    "who waits": lambda tx: shares.waiting(tx, free={"default": 20}, offer_again_after=MINUTE),
     "the shares": lambda tx: shares.shares(tx, offer_again_after=MINUTE, max_running=None),
     "offers": jobs.offer,
     "a sample of what is used": jobs.sample_usage,

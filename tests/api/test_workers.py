@@ -18,7 +18,9 @@ PATH = "/v1/workers"
 def two_workers(database: Database) -> None:
     with database.transaction() as tx:
         jobs.workers.report(tx, name="gpu-1", device="cpu", local_models=[])
-        jobs.workers.report(tx, name="gpu-0", device="H100", devices=2, memory_bytes=80, local_models=["tiny"])
+        jobs.workers.report(
+            tx, name="gpu-0", pool="h100", device="H100", devices=2, memory_bytes=80, local_models=["tiny"]
+        )
 
 
 def seen(client: TestClient, name: str = "gpu-0") -> dict[str, Any]:
@@ -37,6 +39,7 @@ def test_a_worker_is_shown_as_it_reported(client: TestClient) -> None:
         "object": "worker",
         "status": "idle",
         "is_draining": False,
+        "pool": "h100",
         "device": "H100",
         "devices": 2,
         "memory_bytes": 80,
@@ -51,6 +54,15 @@ def test_workers_are_listed_by_name_in_pages(client: TestClient) -> None:
     assert [worker["id"] for worker in first["data"] + rest["data"]] == ["gpu-0", "gpu-1"]
     assert (first["has_more"], rest["has_more"]) == (True, False)
     assert first["data"][0] == seen(client)
+
+
+def test_workers_of_one_pool_are_listed_alone(client: TestClient) -> None:
+    of = {
+        pool: [worker["id"] for worker in client.get(PATH, params={"pool": pool}).json()["data"]]
+        for pool in ("h100", "default", "l40s")
+    }
+    assert of == {"h100": ["gpu-0"], "default": ["gpu-1"], "l40s": []}
+    assert_problem(client.get(PATH, params={"pool": "No name"}), 422, "invalid_request", "query pool")
 
 
 def test_a_worker_is_busy_while_it_holds_a_job(client: TestClient, platform: Platform) -> None:
@@ -83,7 +95,7 @@ def test_a_drained_worker_takes_no_job_until_it_is_let_work_again(client: TestCl
     assert client.post(f"{PATH}/gpu-0/drain").json()["is_draining"] is True
     assert seen(client)["is_draining"] is True
     with platform.database.transaction() as tx:
-        assert jobs.workers.idle_count(tx) == 1
+        assert jobs.workers.idle_counts(tx) == {"default": 1}
     assert client.post(f"{PATH}/gpu-0/undrain").json()["is_draining"] is False
     platform.claim(job)
 

@@ -100,7 +100,8 @@ def test_a_running_job_pauses_after_a_checkpoint(run: Run, attempted: JobId) -> 
 
 
 def test_a_job_changes_its_place_in_the_queue(run: Run, job: JobId) -> None:
-    assert run("priority", job, 7) == f"{job} has priority 7, number 1 in the queue\n"
+    nobody = "no live worker of the pool default, nor of any other"
+    assert run("priority", job, 7) == f"{job} has priority 7, number 1 in the queue; {nobody}\n"
     assert said(run, "jobs")[0]["priority"] == 7
 
 
@@ -212,3 +213,21 @@ def test_a_worker_is_listed_drained_and_let_work_again(run: Run, job: JobId, dat
     (worker,) = said(run, "workers", "ls")
     assert (worker["status"], worker["job_id"], worker["is_draining"]) == ("busy", job, False)
     assert run("workers", "drain", "gpu-0") == "gpu-0 gives back its job at a checkpoint\n"
+
+
+def test_workers_are_listed_with_their_pool_and_by_it(run: Run, database: Database) -> None:
+    with database.transaction() as tx:
+        for name, pool in (("big", "h100"), ("small", "default")):
+            jobs.workers.report(tx, name=name, pool=pool, device="cuda", local_models=[])
+    rows = [line.split()[:2] for line in run("workers", "ls").splitlines()]
+    assert rows == [["worker", "pool"], ["big", "h100"], ["small", "default"]]
+    (worker,) = said(run, "workers", "ls", "--pool", "h100")
+    assert (worker["id"], worker["pool"]) == ("big", "h100")
+    assert run("workers", "ls", "--pool", "l40s") == "no worker of the pool l40s has reported\n"
+
+
+def test_a_job_of_a_pool_without_workers_says_which_pools_there_are(run: Run, job: JobId, database: Database) -> None:
+    with database.transaction() as tx:
+        jobs.workers.report(tx, name="big", pool="h100", device="cuda", local_models=[])
+    told = "no live worker of the pool default; there are pools: h100"
+    assert run("priority", job, 5) == f"{job} has priority 5, number 1 in the queue; {told}\n"

@@ -34,7 +34,7 @@ def share(usage_s: float = 0, *, weight: float = 1, running: int = 0, max_runnin
 
 
 def order(waiting: list[Waiting], shares: dict[ProjectId, Share], free: int = 99) -> list[str]:
-    return [str(job_id) for job_id in choose(waiting, shares, free=free, entry_penalty_s=60)]
+    return [str(job_id) for job_id in choose(waiting, shares, free={"default": free}, entry_penalty_s=60)]
 
 
 def test_priority_goes_before_everything() -> None:

@@ -44,7 +44,7 @@ def test_a_place_is_what_playing_the_queue_to_its_end_gives(
         for number, (project, priority, has_yielded, minute) in enumerate(drawn)
     ]
     shares = dict(zip(PROJECTS, drawn_shares, strict=True))
-    played = choose(waiting, shares, free=len(waiting), entry_penalty_s=penalty_s)
+    played = choose(waiting, shares, free={"default": len(waiting)}, entry_penalty_s=penalty_s)
     for job in waiting:
         expected = played.index(job.job_id) + 1 if job.job_id in played else None
         before, rivals = seen_by(job, waiting)

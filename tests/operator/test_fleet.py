@@ -108,24 +108,38 @@ def test_a_pool_ends_with_as_many_pods_as_are_wanted_all_of_the_new_template(pod
     assert not [each for each in present.values() if each.is_draining]
 
 
-@given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 12)), max_size=5))
-def test_pools_share_the_work_within_their_limits(demand: int, drawn: list[tuple[int, int, int]]) -> None:
-    sizes = [Size(least=least, most=least + more, idle_for=MINUTE) for least, more, _ in drawn]
+a_size = st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.integers(0, 9), st.integers(0, 12))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.integers(0, 50)), st.lists(a_size, max_size=5))
+def test_those_of_one_pool_share_its_work_within_their_limits_and_no_other_has_a_part(
+    waiting: dict[str, int], drawn: list[tuple[str, int, int, int]]
+) -> None:
+    names = [name for name, *_ in drawn]
+    sizes = [Size(least=least, most=least + more, idle_for=MINUTE) for _, least, more, _ in drawn]
     busy = [running for *_, running in drawn]
-    wanted = share(demand, sizes, busy)
+    wanted = share(waiting, names, sizes, busy)
     for count, size, running in zip(wanted, sizes, busy, strict=True):
         assert count >= size.least
         assert count >= running
         assert count <= max(size.most, running)
-    at_least = sum(max(size.least, running) for size, running in zip(sizes, busy, strict=True))
-    room = sum(max(size.most, running) for size, running in zip(sizes, busy, strict=True))
-    assert sum(wanted) == min(max(demand, at_least), room)
+    for pool in "ab":
+        mine = [at for at, name in enumerate(names) if name == pool]
+        demand = waiting.get(pool, 0) + sum(busy[at] for at in mine)
+        at_least = sum(max(sizes[at].least, busy[at]) for at in mine)
+        room = sum(max(sizes[at].most, busy[at]) for at in mine)
+        assert sum(wanted[at] for at in mine) == min(max(demand, at_least), room)
 
 
-def test_the_first_pool_is_filled_first() -> None:
+def test_the_first_of_a_pool_is_filled_first() -> None:
     sizes = [Size(least=0, most=2, idle_for=MINUTE), Size(least=0, most=5, idle_for=MINUTE)]
-    assert share(3, sizes, [0, 0]) == [2, 1]
-    assert share(3, sizes, [0, 3]) == [0, 3]
+    assert share({"default": 3}, ["default", "default"], sizes, [0, 0]) == [2, 1]
+    assert share({}, ["default", "default"], sizes, [0, 3]) == [0, 3]
+
+
+def test_what_waits_for_a_pool_makes_no_other_grow() -> None:
+    sizes = [Size(least=0, most=9, idle_for=MINUTE), Size(least=1, most=9, idle_for=MINUTE)]
+    assert share({"h100": 3, "mi300": 7}, ["h100", "l40s"], sizes, [1, 0]) == [4, 1]
 
 
 def test_a_worker_too_many_is_kept_warm_then_drained_then_gone() -> None:

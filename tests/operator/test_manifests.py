@@ -51,6 +51,16 @@ def test_the_worker_has_its_pods_name_whatever_a_pool_says() -> None:
     assert manifest["metadata"]["name"] == "gpu-abc"
 
 
+def test_the_worker_is_of_the_pool_that_the_object_names_whatever_its_environment_says() -> None:
+    for spec, expected in (({}, "default"), ({"pool": "h100"}, "h100")):
+        manifest = worker_pod(
+            pool(env=[{"name": "BITSMITH_WORKER_POOL", "value": "mine"}], **spec), DEFAULTS, suffix="abc"
+        )
+        env = {each["name"]: each for each in container(manifest)["env"]}
+        assert env["BITSMITH_WORKER_POOL"]["value"] == expected
+    assert template_digest(pool(), DEFAULTS) != template_digest(pool(pool="h100"), DEFAULTS)
+
+
 def test_a_pod_goes_with_its_pool() -> None:
     manifest = worker_pod(pool(labels={POOL_LABEL: "other", "kueue.x-k8s.io/queue-name": "q"}), DEFAULTS, suffix="abc")
     (owner,) = manifest["metadata"]["ownerReferences"]

@@ -210,6 +210,17 @@ def test_offers_that_piled_up_for_one_job_are_one_message(
     assert unsent(database) == 0
 
 
+def test_an_offer_goes_to_the_queue_of_its_pool_and_one_without_a_pool_to_the_default_one(
+    database: Database, courier: Courier, broker: redis.Redis
+) -> None:
+    """A scheduler of the release before names none in the outbox."""
+    with database.transaction() as tx:
+        jobs.outbox.put(tx, jobs.outbox.JOB_OFFERED, {"job_id": "ftjob-old"})
+        jobs.outbox.put(tx, jobs.outbox.JOB_OFFERED, {"job_id": "ftjob-big", "pool": "h100"})
+    Relay(database, courier).relay()
+    assert (broker.llen("gpu"), broker.llen("gpu.h100")) == (1, 1)
+
+
 def test_what_was_sent_long_ago_is_forgotten(database: Database, courier: Courier) -> None:
     with database.transaction() as tx:
         for _ in range(3):

@@ -298,10 +298,11 @@ def deliveries_table(deliveries: Sequence[Delivery]) -> Table:
 
 
 def workers_table(workers: Sequence[Worker]) -> Table:
-    table = _table("worker", "state", "job", "device", "memory", "last seen", right={"memory"})
+    table = _table("worker", "pool", "state", "job", "device", "memory", "last seen", right={"memory"})
     for one in workers:
         table.add_row(
             one.id,
+            one.pool,
             one.status + (", draining" if one.is_draining else ""),
             one.job_id or "",
             one.device if one.devices == 1 else f"{one.devices} x {one.device}",

@@ -1,5 +1,7 @@
 """The courier: a message carries a job id and nothing else, and may be lost or doubled at no cost but time.
 
+Every pool of workers has a queue of its own.
+
 Postgres knows which jobs wait; whoever gets a message must still win `jobs.claim`.
 """
 
@@ -10,10 +12,11 @@ from kombu.exceptions import OperationalError
 
 from bitsmith_core.errors import QueueUnavailable
 from bitsmith_core.ids import JobId
+from bitsmith_core.pools import DEFAULT_POOL
 from bitsmith_core.settings import QueueSettings
 
 RUN_JOB = "bitsmith.run_job"
-GPU_QUEUE = "gpu"
+GPU_QUEUE = "gpu"  # of the default pool
 TRACE_HEADER = "traceparent"
 
 # A waiting consumer sends nothing; without these it would notice a vanished broker only after the system's two hours.
@@ -22,6 +25,11 @@ _KEEPALIVE = {
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
     if hasattr(socket, name)  # macOS lacks the first before Python 3.12
 }
+
+
+def queue_of(pool: str) -> str:
+    """The default pool's is the one there was before there were pools: workers of the release before listen to it."""
+    return GPU_QUEUE if pool == DEFAULT_POOL else f"{GPU_QUEUE}.{pool}"
 
 
 def make_celery(settings: QueueSettings) -> Celery:
@@ -53,8 +61,8 @@ class Courier:
         # Fail at the first refusal (the default tries for six seconds): whoever sends can send again later.
         self._app.conf.broker_transport_options = {**self._app.conf.broker_transport_options, "max_retries": 0}
 
-    def send(self, job_id: JobId, *, traceparent: str | None = None) -> None:
-        """Offer the job to the workers.
+    def send(self, job_id: JobId, *, traceparent: str | None = None, pool: str = DEFAULT_POOL) -> None:
+        """Offer the job to the workers of a pool.
 
         Args:
             traceparent: of the trace that whoever takes the job goes on with.
@@ -63,7 +71,9 @@ class Courier:
             QueueUnavailable: the broker cannot be reached; the job stays queued and is offered again later.
         """
         try:
-            self._app.send_task(RUN_JOB, args=[job_id], headers={TRACE_HEADER: traceparent}, retry=False)
+            self._app.send_task(
+                RUN_JOB, args=[job_id], headers={TRACE_HEADER: traceparent}, queue=queue_of(pool), retry=False
+            )
         except (OperationalError, OSError) as error:
             raise QueueUnavailable(f"the broker did not take job {job_id}: {error}") from error
 

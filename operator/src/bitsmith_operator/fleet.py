@@ -4,7 +4,8 @@ A pod goes only when its worker has been drained and holds no job, or when it ha
 that is draining takes no job, so between looking and deleting nothing can begin on it.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -49,19 +50,23 @@ class Plan:
     surplus_since: datetime | None  # since when there are more than wanted; None: there are not
 
 
-def share(demand: int, sizes: Sequence[Size], busy: Sequence[int]) -> list[int]:
-    """Workers wanted of each pool, filled in order: what runs stays where it is, what waits goes where room is first.
+def share(waiting: Mapping[str, int], names: Sequence[str], sizes: Sequence[Size], busy: Sequence[int]) -> list[int]:
+    """Workers wanted of each WorkerPool: what runs stays where it is, what waits goes where room is first. Those whose
+    workers are of one pool, by name, are filled in order; those of another have nothing to do with it.
 
     Args:
-        demand: jobs that run in these pools, and those that wait for a worker.
-        busy: workers of each pool that hold a job.
+        waiting: jobs that wait for a worker, by the pool that they name.
+        names: of the pool that each one's workers belong to.
+        busy: workers of each that hold a job.
     """
     wanted = [max(size.least, running) for size, running in zip(sizes, busy, strict=True)]
-    left = demand - sum(wanted)
-    for at, size in enumerate(sizes):
-        more = max(0, min(left, size.most - wanted[at]))
+    left = Counter(waiting)
+    for name, want, running in zip(names, wanted, busy, strict=True):
+        left[name] += running - want
+    for at, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        more = max(0, min(left[name], size.most - wanted[at]))
         wanted[at] += more
-        left -= more
+        left[name] -= more
     return wanted
 
 

@@ -40,6 +40,7 @@ def worker_pod(pool: WorkerPool, defaults: PodDefaults, *, suffix: str) -> dict[
             *defaults.env,
             *spec.env,
             {"name": "BITSMITH_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "BITSMITH_WORKER_POOL", "value": spec.pool},
             {"name": "BITSMITH_WORKER_SCRATCH", "value": SCRATCH},
         ],
         "envFrom": defaults.env_from,

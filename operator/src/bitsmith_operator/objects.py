@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from bitsmith_core.pools import DEFAULT_POOL, PoolName
 from bitsmith_core.spec import JobSpec
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -73,8 +74,11 @@ class FineTuneJob(_Object):
 
 
 class WorkerPoolSpec(_Object):
-    """Worker pods of one kind. Every worker takes every job: pools differ in what their pods look like."""
+    """Worker pods of one kind. They take the jobs that name their `pool`; several WorkerPools may be of one pool."""
 
+    pool: PoolName = Field(
+        default=DEFAULT_POOL, description="of workers, by name: the pods take jobs whose resources.pool says it"
+    )
     min_workers: int = Field(default=0, ge=0, le=10_000, description="kept even when there is nothing to do")
     max_workers: int = Field(default=1, ge=0, le=10_000)
     order: int = Field(default=0, ge=-1000, le=1000, description="pools with a lower one are filled first")

@@ -104,7 +104,7 @@ class WorkerPools:
             for pool, _ in pools
         ]
         busy = [sum(pod.is_busy for pod in mine) for mine in of_pools]
-        wanted = fleet.share(waiting + sum(busy), sizes, busy)
+        wanted = fleet.share(waiting, [pool.spec.pool for pool, _ in pools], sizes, busy)
         for (pool, body), mine, size, count in zip(pools, of_pools, sizes, wanted, strict=True):
             planned = fleet.plan(
                 mine,

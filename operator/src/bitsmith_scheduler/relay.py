@@ -1,13 +1,16 @@
 """Carries the outbox to the broker. A row is marked after it was sent: sent twice is fine, not at all is not."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from bitsmith_core.db import Database
 from bitsmith_core.errors import QueueUnavailable
 from bitsmith_core.ids import JobId
 from bitsmith_core.jobs import outbox
 from bitsmith_core.log import get_logger
+from bitsmith_core.pools import DEFAULT_POOL
 from bitsmith_core.queue import Courier
 
 log = get_logger()
@@ -31,7 +34,7 @@ class Relay:
         with self._database.transaction() as tx:
             for row in outbox.unsent(tx, limit=BATCH):
                 job_id = JobId(row.payload["job_id"])
-                if job_id not in told and not self._send(job_id, row.payload.get("traceparent")):
+                if job_id not in told and not self._send(job_id, row.payload):
                     break
                 told.add(job_id)
                 outbox.mark_sent(tx, row.id)
@@ -46,9 +49,10 @@ class Relay:
         if pruned:
             log.info("outbox.pruned", rows=pruned)
 
-    def _send(self, job_id: JobId, traceparent: str | None) -> bool:
+    def _send(self, job_id: JobId, payload: Mapping[str, Any]) -> bool:
+        pool = payload.get("pool", DEFAULT_POOL)  # absent: a scheduler of the release before offered it
         try:
-            self._courier.send(job_id, traceparent=traceparent)
+            self._courier.send(job_id, traceparent=payload.get("traceparent"), pool=pool)
         except QueueUnavailable as error:
             if not self._is_outage:
                 log.warning("broker.unavailable", reason=str(error))

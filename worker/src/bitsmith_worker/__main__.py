@@ -35,8 +35,15 @@ def main() -> None:
     queue_settings = QueueSettings()  # type: ignore[call-arg]
     app = make_app(queue_settings, run_job=partial(run_job, tools))
 
-    log.info("worker.started", worker=settings.name)
-    status = serve(app, name=settings.name, leaving=leaving, on_ready=presence.start, on_leaving=presence.leave)
+    log.info("worker.started", worker=settings.name, pool=settings.pool)
+    status = serve(
+        app,
+        name=settings.name,
+        pool=settings.pool,
+        leaving=leaving,
+        on_ready=presence.start,
+        on_leaving=presence.leave,
+    )
     presence.leave()
     presence.join()
     log.info("worker.left", worker=settings.name)

@@ -14,7 +14,7 @@ from typing import Any
 from bitsmith_core import telemetry
 from bitsmith_core.ids import JobId
 from bitsmith_core.log import get_logger
-from bitsmith_core.queue import GPU_QUEUE, RUN_JOB, TRACE_HEADER, make_celery
+from bitsmith_core.queue import RUN_JOB, TRACE_HEADER, make_celery, queue_of
 from bitsmith_core.settings import QueueSettings
 from celery import Celery, Task, signals
 
@@ -61,7 +61,13 @@ def make_app(settings: QueueSettings, *, run_job: Callable[[JobId], None]) -> Ce
 
 
 def serve(
-    app: Celery, *, name: str, leaving: SharedFlag, on_ready: Callable[[], None], on_leaving: Callable[[], None]
+    app: Celery,
+    *,
+    name: str,
+    pool: str,
+    leaving: SharedFlag,
+    on_ready: Callable[[], None],
+    on_leaving: Callable[[], None],
 ) -> int:
     """Consume until SIGTERM or SIGINT; answers the exit status.
 
@@ -86,7 +92,7 @@ def serve(
     signals.worker_shutting_down.connect(leave, weak=False)
     worker = app.Worker(
         hostname=f"bitsmith@{name}",
-        queues=[GPU_QUEUE],
+        queues=[queue_of(pool)],
         quiet=True,
         # Workers need not know each other: Postgres knows who is there.
         without_gossip=True,

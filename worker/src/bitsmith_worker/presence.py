@@ -1,4 +1,4 @@
-"""Tells Postgres every few seconds that this worker is there, on what device, and which local models it has."""
+"""Tells Postgres every few seconds that this worker is there, of which pool, on what device, with what local models."""
 
 import threading
 
@@ -44,6 +44,7 @@ class Presence:
                     jobs.workers.report(
                         tx,
                         name=self._settings.name,
+                        pool=self._settings.pool,
                         device=found.device,
                         devices=found.devices,
                         memory_bytes=found.memory_bytes,

@@ -6,6 +6,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from bitsmith_core.pools import DEFAULT_POOL, PoolName
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,6 +19,7 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_WORKER_", frozen=True)
 
     name: str = Field(default_factory=_own_name, min_length=1, description="unique among live workers")
+    pool: PoolName = Field(default=DEFAULT_POOL, description="the worker takes jobs that name this pool, and no others")
     scratch: Path = Field(description="folder for one attempt's files at a time; emptied of dead attempts at start")
     models: Path | None = Field(default=None, description="folder that local: models are resolved in")
     engine: tuple[str, ...] = Field(

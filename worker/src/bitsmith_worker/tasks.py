@@ -97,12 +97,13 @@ def run_job(tools: Tools, job_id: JobId) -> None:
 def _claim(tools: Tools, job_id: JobId) -> Lease | None:
     try:
         with telemetry.span("job.claim", kind=SpanKind.CONSUMER, job_id=job_id), tools.database.transaction() as tx:
-            lease = jobs.claim(tx, job_id, worker=tools.settings.name, ttl=tools.settings.lease)
+            settings = tools.settings
+            lease = jobs.claim(tx, job_id, worker=settings.name, ttl=settings.lease, pool=settings.pool)
     except DatabaseUnavailable as error:
         log.warning("job.not_claimed", reason=str(error))  # it is offered again
         return None
     if lease is None:
-        log.info("message.dropped", reason="the job is over, waits, or another worker has it")
+        log.info("message.dropped", reason="the job is over, waits, is another pool's, or another worker has it")
         return None
     log.info("job.claimed", worker=lease.worker, attempt=lease.attempt)
     return lease

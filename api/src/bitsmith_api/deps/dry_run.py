@@ -1,6 +1,6 @@
 """What a request would become: the job's spec, whether it would be taken, and what it would need."""
 
-from bitsmith_core import estimate, jobs, registry
+from bitsmith_core import estimate, jobs, pools, registry
 from bitsmith_core.db import Tx
 from bitsmith_core.errors import InvalidSpec, NotFound, Problem
 from bitsmith_core.estimate import DataFacts, Device, Estimate, ModelFacts, WorkerFacts
@@ -42,8 +42,8 @@ def dry_run(tx: Tx, request: JobRequest, *, project: ProjectId) -> DryRun:
     worker = _worker(tx, spec, project)
     found = _estimate(tx, spec, worker, project)
     warnings = list(found.warnings) if found else [f"nothing is known of the size of {spec.model}, so no estimate"]
-    if not jobs.workers.alive(tx):
-        warnings.append("no worker is there at present; the job would wait for one")
+    if (obstacle := pools.absent(spec.pool, jobs.workers.live_pools(tx))) is not None:
+        warnings.append(f"the job would wait: {obstacle}")
     return DryRun(
         spec=spec,
         priority=request.priority,
@@ -79,9 +79,10 @@ def _model(tx: Tx, base_model: str, project: ProjectId) -> ModelFacts | None:
 
 
 def _worker(tx: Tx, spec: JobSpec, project: ProjectId) -> WorkerFacts:
-    """The live worker with the most memory that has the device the spec wants."""
+    """The pool's live worker with the most memory that has the device the spec wants."""
     wanted = spec.settings.resources.device
-    alive = [worker for worker in jobs.workers.alive(tx) if wanted in ("auto", _device(worker.device))]
+    mine = [worker for worker in jobs.workers.alive(tx) if worker.pool == spec.pool]
+    alive = [worker for worker in mine if wanted in ("auto", _device(worker.device))]
     speed = jobs.queries.measured_speed(tx, spec.model, project=project)
     largest = max(alive, key=lambda worker: worker.memory_bytes or 0, default=None)
     if largest is None:

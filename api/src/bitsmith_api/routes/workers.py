@@ -5,7 +5,8 @@ from typing import Annotated
 from bitsmith_core import jobs
 from bitsmith_core.errors import NotFound
 from bitsmith_core.ids import ProjectId
-from fastapi import APIRouter, Depends, Path
+from bitsmith_core.pools import PoolName
+from fastapi import APIRouter, Depends, Path, Query
 
 from bitsmith_api.auth import Caller
 from bitsmith_api.deps import Audited, Bounds, FromCaller, Transaction, checked_cursor, require
@@ -30,10 +31,15 @@ Name = Annotated[str, Depends(_name)]
 
 
 @router.get("", summary="List workers", dependencies=READS, responses=documented(401, 422, 500, 503))
-def list_workers(bounds: Bounds, caller: FromCaller, tx: Transaction) -> WorkerList:
+def list_workers(
+    bounds: Bounds,
+    caller: FromCaller,
+    tx: Transaction,
+    pool: Annotated[PoolName | None, Query(description="only those of this pool")] = None,
+) -> WorkerList:
     """By name. One that signs off is gone from the list; one that falls silent stays there as `lost`."""
     after = checked_cursor(bounds.after, _is_name, what="the name of a worker")
-    found = jobs.workers.page(tx, limit=bounds.limit + 1, after=after)
+    found = jobs.workers.page(tx, limit=bounds.limit + 1, after=after, pool=pool)
     return WorkerList.of([Worker.of(seen, project=_named(caller)) for seen in found], limit=bounds.limit)
 
 

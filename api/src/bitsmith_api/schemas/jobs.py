@@ -73,8 +73,14 @@ class JobError(BaseModel):
 class Queue(BaseModel):
     """Where a waiting job stands; it moves with priorities and with what projects have used."""
 
-    position: int = Field(description="1: the next to start", examples=[3])
-    ahead: list[str] = Field(description="the nearest of this project's jobs that start earlier, ten at most")
+    position: int = Field(description="1: the next of its pool to start", examples=[3])
+    ahead: list[str] = Field(
+        description="the nearest of this project's jobs in the pool that start earlier, ten at most"
+    )
+    obstacle: str | None = Field(
+        description="why it does not start though it be the next; null if nothing is known",
+        examples=["no live worker of the pool h100; there are pools: default, l40s"],
+    )
 
 
 class Hyperparameters(BaseModel):
@@ -109,6 +115,7 @@ class Job(Listed):
     status: JobStatus
     desired_state: DesiredState = Field(description="pause or cancel once somebody asked for it")
     priority: int = Field(description="higher goes first; may be changed")
+    pool: str = Field(description="of workers: one of these runs it", examples=["default"])
     version: int = Field(description="of what may be changed, and so the ETag")
     stage: str | None = Field(description="what the worker does, or did last")
     progress: Progress | NoProgress
@@ -152,10 +159,13 @@ class Job(Listed):
             status=JobStatus(row.status),
             desired_state=DesiredState(row.desired_state),
             priority=row.priority,
+            pool=row.pool,
             version=row.version,
             stage=row.stage,
             progress=Progress.of(row.progress) if row.progress else NoProgress(),
-            queue=None if place is None else Queue(position=place.position, ahead=list(place.ahead)),
+            queue=None
+            if place is None
+            else Queue(position=place.position, ahead=list(place.ahead), obstacle=place.obstacle),
             status_reason=reason,
             error=JobError(code=reason.code, message=reason.message) if has_failed and reason else None,
             fine_tuned_model=context.result,
@@ -219,8 +229,10 @@ class Estimated(BaseModel):
     confidence: Literal["low", "medium"]
     device: Literal["cpu", "cuda"]
     peak_bytes: int = Field(description="of the stage that needs most")
-    worker_memory_bytes: int | None = Field(description="of the largest live worker's device; null if none says")
-    fits: bool | None = Field(description="null if no worker says what it has")
+    worker_memory_bytes: int | None = Field(
+        description="of the device of the pool's largest live worker; null if none says"
+    )
+    fits: bool | None = Field(description="null if no worker of the pool says what it has")
     stages: list[StageEstimate]
     steps: int = Field(description="of the optimizer")
     tokens: int = Field(description="read in training")

@@ -17,6 +17,7 @@ class Worker(Listed):
     object: Literal["worker"] = "worker"
     status: Literal["idle", "busy", "lost"] = Field(description="lost: it has not reported for 20 seconds")
     is_draining: bool = Field(description="it takes no other job, and gives back its own at a checkpoint")
+    pool: str = Field(description="it takes the jobs that name this one, and no others", examples=["default"])
     device: str = Field(examples=["NVIDIA H100 80GB HBM3"])
     devices: int = Field(description="each job takes all of them")
     memory_bytes: int | None = Field(description="of one device; the machine's without a GPU")
@@ -36,6 +37,7 @@ class Worker(Listed):
             id=worker.name,
             status="lost" if not is_alive else "idle" if job is None else "busy",
             is_draining=worker.is_draining,
+            pool=worker.pool,
             device=worker.device,
             devices=worker.devices,
             memory_bytes=worker.memory_bytes,

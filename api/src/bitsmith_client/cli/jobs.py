@@ -61,6 +61,8 @@ def priority(
     with connect(url, key, state) as bitsmith:
         found = bitsmith.jobs.change(job, priority=value)
     place = f", number {found.queue.position} in the queue" if found.queue else ""
+    if found.queue and found.queue.obstacle:
+        place += f"; {found.queue.obstacle}"
     typer.echo(f"{job} has priority {found.priority}{place}")
 
 

@@ -15,11 +15,18 @@ Name = Annotated[str, typer.Argument(metavar="WORKER")]
 
 
 @workers.command("ls")
-def list_workers(as_json: AsJson = False, url: Url = None, key: Key = None, state: State = DEFAULT_FOLDER) -> None:
+def list_workers(
+    pool: Annotated[str | None, typer.Option(help="Only those of this pool.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    state: State = DEFAULT_FOLDER,
+) -> None:
     """List workers by name, with what they do."""
     with connect(url, key, state) as bitsmith:
-        found = bitsmith.workers.list(limit=None)
-    echo_list(found, show.workers_table, empty="no worker has reported", as_json=as_json)
+        found = bitsmith.workers.list(pool=pool, limit=None)
+    empty = "no worker has reported" if pool is None else f"no worker of the pool {pool} has reported"
+    echo_list(found, show.workers_table, empty=empty, as_json=as_json)
 
 
 @workers.command("drain")

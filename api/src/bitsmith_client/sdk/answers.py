@@ -54,8 +54,9 @@ class Reason(_Answer):
 
 
 class Queue(_Answer):
-    position: int
+    position: int  # in its pool
     ahead: list[str] = Field(default_factory=list)
+    obstacle: str | None = None  # why it does not start though it be the next
 
 
 class JobProgress(_Answer):
@@ -77,6 +78,7 @@ class Job(_Answer):
     status: str
     desired_state: str = "run"
     priority: int = 0
+    pool: str = "default"
     version: int = 1
     queue: Queue | None = None
     stage: str | None = None

@@ -12,6 +12,7 @@ class Worker(BaseModel):
     id: str  # its name
     status: str  # idle, busy or lost
     is_draining: bool
+    pool: str = "default"  # whose jobs it takes
     device: str
     devices: int
     memory_bytes: int | None
@@ -27,9 +28,9 @@ class Workers:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, limit: int | None = 20) -> list[Worker]:
-        """By name, lost ones too; None: all."""
-        return listed(self._transport, self._path, Worker, limit=limit)
+    def list(self, *, pool: str | None = None, limit: int | None = 20) -> list[Worker]:
+        """By name, lost ones too; a limit of None: all."""
+        return listed(self._transport, self._path, Worker, limit=limit, query={"pool": pool} if pool else None)
 
     def drain(self, name: str) -> Worker:
         """Let it give back its job at a checkpoint and take no other. Only with the installation's bootstrap key."""

@@ -16,6 +16,7 @@ from bitsmith_core.jobs import chunks, history, leases, repository
 from bitsmith_core.jobs.failures import POISON_STEP, Try, adjusted, is_poison, retry_delay
 from bitsmith_core.jobs.leases import Lease
 from bitsmith_core.jobs.states import DesiredState, JobStatus
+from bitsmith_core.pools import DEFAULT_POOL
 from bitsmith_core.wire import (
     CheckpointSaved,
     Failed,
@@ -45,9 +46,13 @@ class EngineEnd:
 NEVER_RAN = EngineEnd()
 
 
-def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
-    """The lease on the job, or None: somebody else has it, it is over, or it waits. See leases.claim."""
-    lease = leases.claim(tx, job_id, worker=worker, ttl=ttl)
+def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta, pool: str = DEFAULT_POOL) -> Lease | None:
+    """The lease on the job, or None: somebody else has it, it is over, it waits, or for another pool's workers.
+
+    Args:
+        pool: the worker's.
+    """
+    lease = leases.claim(tx, job_id, worker=worker, ttl=ttl, pool=pool)
     if lease is None:
         repository.offer_again(tx, job_id)
         return None

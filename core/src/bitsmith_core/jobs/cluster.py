@@ -1,5 +1,6 @@
 """Jobs that are made of a cluster's objects: which job is whose, what became of objects that went, what pods tell."""
 
+from collections import Counter
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
@@ -83,8 +84,11 @@ def let_go(tx: Tx, *, namespace: str, present: Collection[str], young: timedelta
     return cancelled
 
 
-def waiting(tx: Tx, *, but_for: Collection[str]) -> int:
-    """Jobs that could start now (no more of a project than may run), less those that idle workers will take.
+def waiting(tx: Tx, *, but_for: Collection[str]) -> dict[str, int]:
+    """By pool, without zeros: jobs that could start now, less those that idle workers of the pool will take.
+
+    No more of a project than may run. Where it waits for several pools, each of them counts up to that limit: nobody
+    knows whose worker is free first.
 
     Args:
         but_for: names of workers who are not counted as idle: whoever asks has an eye on them.
@@ -93,13 +97,21 @@ def waiting(tx: Tx, *, but_for: Collection[str]) -> int:
     queued = func.count().filter(could_start, Job.not_before <= func.now())
     running = func.count().filter(Job.status == JobStatus.RUNNING)
     query = (
-        select(queued, running, Project.limits[shares.RUNNING_LIMIT].astext.cast(Integer))
+        select(
+            Job.pool,
+            queued,
+            func.sum(running).over(partition_by=Project.id),
+            Project.limits[shares.RUNNING_LIMIT].astext.cast(Integer),
+        )
         .join(Project, Project.id == Job.project_id)
         .where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)))
-        .group_by(Project.id)
+        .group_by(Project.id, Job.pool)
     )
-    count: int = sum(n if most is None else min(n, max(0, most - at_work)) for n, at_work, most in tx.execute(query))
-    return max(0, count - workers.idle_count(tx, but_for=but_for))
+    counts: Counter[str] = Counter()
+    for pool, n, at_work, most in tx.execute(query):
+        counts[pool] += n if most is None else min(n, max(0, most - int(at_work)))
+    counts.subtract(workers.idle_counts(tx, but_for=but_for))
+    return dict(+counts)
 
 
 def worker_lost(

@@ -5,6 +5,9 @@
 A job that gave its worker back because it was asked to goes before the others of its priority. Every admission costs an
 entry penalty at once, so that a burst of short jobs cannot outrun the sampling of what runs (the idea is that of
 Kueue's admission fair sharing).
+
+Pools do not know each other: what waits for the workers of one is as if there were no others. Only a project's limit of
+jobs at a time is one for all pools.
 """
 
 import math
@@ -16,6 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.pools import DEFAULT_POOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class Waiting:
     priority: int
     has_yielded: bool
     created_at: datetime
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,34 +67,34 @@ class Rivals:
 
 
 def choose(
-    waiting: Iterable[Waiting], shares: Mapping[ProjectId, Share], *, free: int, entry_penalty_s: float
+    waiting: Iterable[Waiting], shares: Mapping[ProjectId, Share], *, free: Mapping[str, int], entry_penalty_s: float
 ) -> list[JobId]:
-    """At most `free` of the waiting jobs, in the order in which they are to be offered."""
-    usage_s = {project: share.usage_s for project, share in shares.items()}
-    room = {project: share.room for project, share in shares.items()}
-    queues: dict[ProjectId, list[Waiting]] = defaultdict(list)
+    """At most so many of the waiting jobs as workers of each pool are free, in the order in which they are offered."""
+    left, room = dict(free), {project: share.room for project, share in shares.items()}
+    queues: dict[tuple[str, ProjectId], list[Waiting]] = defaultdict(list)
     for job in sorted(waiting, key=_within_project, reverse=True):
-        queues[job.project].append(job)  # the next one last, where it is cheap to take
+        queues[job.pool, job.project].append(job)  # the next one last, where it is cheap to take
+    usage_s = {(pool, project): shares[project].usage_s for pool, project in queues}
+
+    def turn(queue: tuple[str, ProjectId]) -> tuple[int, bool, float, datetime, ProjectId, str]:
+        (pool, project), job = queue, queues[queue][-1]
+        cost_s = usage_s[queue] / shares[project].weight
+        return -job.priority, not job.has_yielded, cost_s, job.created_at, project, pool
 
     chosen: list[JobId] = []
-    while len(chosen) < free:
-        open_projects = [project for project, queue in queues.items() if queue and room[project] > 0]
-        if not open_projects:
-            break
-        project = min(
-            open_projects,
-            key=lambda name: (
-                -queues[name][-1].priority,
-                not queues[name][-1].has_yielded,
-                usage_s[name] / shares[name].weight,
-                queues[name][-1].created_at,
-                name,
-            ),
-        )
-        chosen.append(queues[project].pop().job_id)
-        usage_s[project] += entry_penalty_s
+    while True:
+        open_queues = [
+            (pool, project)
+            for (pool, project), queue in queues.items()
+            if queue and left.get(pool, 0) > 0 and room[project] > 0
+        ]
+        if not open_queues:
+            return chosen
+        pool, project = min(open_queues, key=turn)
+        chosen.append(queues[pool, project].pop().job_id)
+        usage_s[pool, project] += entry_penalty_s
+        left[pool] -= 1
         room[project] -= 1
-    return chosen
 
 
 def place(
@@ -100,14 +105,14 @@ def place(
     *,
     entry_penalty_s: float,
 ) -> int | None:
-    """Where among all `choose` would put a job, 1 is the next; None if its project may not start as many.
+    """Where among all of its pool `choose` would put a job, 1 is the next; None if its project may not start as many.
 
     Counted, not played: a start costs its project a penalty, so that those another project has before the job's turn
     follow from what both have used.
 
     Args:
-        before: jobs of its own project that go before it.
-        rivals: the other projects.
+        before: jobs of its own project, and pool, that go before it.
+        rivals: the other projects in that pool.
     """
     if before >= shares[project].room:
         return None

@@ -18,6 +18,7 @@ from bitsmith_core.ids import JobId, ProjectId
 from bitsmith_core.jobs import workers
 from bitsmith_core.jobs.failures import AVOIDED_WORKER, INFRA_RETRIES
 from bitsmith_core.jobs.states import DesiredState, JobStatus
+from bitsmith_core.pools import DEFAULT_POOL
 from bitsmith_core.wire import FailureClass
 
 
@@ -44,11 +45,12 @@ def label_of(attempt: int, token: UUID) -> str:
     return f"a{attempt}-{token.hex[:8]}"
 
 
-def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None:
-    """Take the job unless it is over, waits for its back-off, or a live worker has it.
+def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta, pool: str = DEFAULT_POOL) -> Lease | None:
+    """Take the job unless it is over, waits for its back-off, is another pool's, or a live worker has it.
 
-    A draining worker takes nothing, and one on which the job failed for lack of room leaves it to the others, if there
-    are any. One UPDATE decides: the broker may deliver a message twice, and two workers must not both win.
+    A draining worker takes nothing, and one on which the job failed for lack of room leaves it to the others of its
+    pool, if there are any. One UPDATE decides: the broker may deliver a message twice, and two workers must not both
+    win.
     """
     token = uuid4()
     lost = select(func.count()).where(Attempt.job_id == Job.id, Attempt.outcome == FailureClass.INFRA).scalar_subquery()
@@ -59,10 +61,14 @@ def claim(tx: Tx, job_id: JobId, *, worker: str, ttl: timedelta) -> Lease | None
         update(Job)
         .where(
             Job.id == job_id,
+            Job.pool == pool,
             Job.desired_state == DesiredState.RUN,
             or_(waiting, lapsed),
             ~workers.is_draining_now(worker),
-            or_(Job.adjustments[AVOIDED_WORKER].astext.is_distinct_from(worker), ~workers.are_others_alive(worker)),
+            or_(
+                Job.adjustments[AVOIDED_WORKER].astext.is_distinct_from(worker),
+                ~workers.are_others_alive(worker, pool=pool),
+            ),
         )
         .values(
             status=JobStatus.RUNNING,

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select, update
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Outbox
 
-JOB_OFFERED = "job.offered"  # payload: {"job_id", "traceparent"}; goes to the broker
+JOB_OFFERED = "job.offered"  # payload: {"job_id", "traceparent", "pool"}; goes to the broker
 
 
 def put(tx: Tx, topic: str, payload: dict[str, Any]) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
+from bitsmith_core import pools
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Attempt, Checkpoint, File, Job, LogChunk, MetricChunk
 from bitsmith_core.ids import CheckpointId, FileId, JobId, ProjectId
-from bitsmith_core.jobs import shares
+from bitsmith_core.jobs import shares, workers
 from bitsmith_core.jobs.fairness import DEFAULT_POLICY, Rivals, place
 from bitsmith_core.jobs.series import Curve, Point
 from bitsmith_core.jobs.states import JobStatus
@@ -44,8 +45,9 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlace:
-    position: int  # 1: the next to start
-    ahead: list[JobId]  # the nearest of the same project
+    position: int  # 1: the next of its pool to start
+    ahead: list[JobId]  # the nearest of the same project and pool
+    obstacle: str | None = None  # why it does not start though it be the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 
 def queue_places(tx: Tx, jobs: Iterable[Job]) -> dict[JobId, QueuePlace]:
-    """Where the waiting ones among these jobs stand, as of now: others' priorities and shares may move them.
+    """Where the waiting ones among these jobs stand in their pools, as of now: others' priorities and shares may move
+    them.
 
     Those that wait for their back-off or for their project's turn come behind all whose turn can be foreseen.
     """
@@ -110,11 +113,14 @@ def queue_places(tx: Tx, jobs: Iterable[Job]) -> dict[JobId, QueuePlace]:
         return {}
     ranks = shares.ranks(tx, wanted, nearest=NEAREST)
     older = shares.older(tx, wanted)
-    classes = shares.classes(tx)
+    classes = shares.classes(tx, {rank.pool for rank in ranks.values()})
     standing = shares.shares(tx, offer_again_after=timedelta(0), max_running=None)
+    live_pools = workers.live_pools(tx)
 
-    ready = {project: sum(of_class.values()) for project, of_class in classes.items()}
-    starting = {project: int(min(count, standing[project].room)) for project, count in ready.items()}
+    starting = {
+        pool: {project: int(min(sum(of.values()), standing[project].room)) for project, of in of_project.items()}
+        for pool, of_project in classes.items()
+    }
     places = {}
     for job_id, rank in ranks.items():
         rivals = {
@@ -123,7 +129,7 @@ def queue_places(tx: Tx, jobs: Iterable[Job]) -> dict[JobId, QueuePlace]:
                 equal=of_class.get(rank.job_class, 0),
                 older=older.get((job_id, project), 0),
             )
-            for project, of_class in classes.items()
+            for project, of_class in classes[rank.pool].items()
             if project != rank.project
         }
         penalty_s = DEFAULT_POLICY.entry_penalty_s
@@ -131,8 +137,9 @@ def queue_places(tx: Tx, jobs: Iterable[Job]) -> dict[JobId, QueuePlace]:
         if rank.is_ready:
             position = place(rank.project, rank.before, rivals, standing, entry_penalty_s=penalty_s)
         if position is None:
-            position = sum(starting.values()) + rank.before - starting.get(rank.project, 0) + 1
-        places[job_id] = QueuePlace(position=position, ahead=rank.ahead)
+            others = sum(count for project, count in starting[rank.pool].items() if project != rank.project)
+            position = others + rank.before + 1
+        places[job_id] = QueuePlace(position=position, ahead=rank.ahead, obstacle=pools.absent(rank.pool, live_pools))
     return places
 
 

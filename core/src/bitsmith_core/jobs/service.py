@@ -21,6 +21,7 @@ from bitsmith_core.ids import FileId, JobId, ProjectId, new_job_id
 from bitsmith_core.jobs import history, outbox, repository, shares, workers
 from bitsmith_core.jobs.fairness import DEFAULT_POLICY, Policy, choose
 from bitsmith_core.jobs.states import TERMINAL, DesiredState, JobStatus, check_transition
+from bitsmith_core.pools import DEFAULT_POOL
 from bitsmith_core.spec import JobSpec, held_out_count, local_path
 from bitsmith_core.telemetry import SpanKind
 
@@ -34,7 +35,7 @@ def submit(tx: Tx, spec: JobSpec, *, project: ProjectId, priority: int = 0, subm
         submitted_by: a key id, or whatever else the audit trail calls an actor.
 
     Raises:
-        InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
+        InvalidSpec: a file does not exist or is for another purpose, or no live worker of the pool has the local model.
     """
     check(tx, spec, project=project)
     job = Job(
@@ -45,6 +46,7 @@ def submit(tx: Tx, spec: JobSpec, *, project: ProjectId, priority: int = 0, subm
         base_model=spec.model,
         training_file=spec.training_file,
         validation_file=spec.validation_file,
+        pool=spec.pool,
         labels=dict(spec.metadata),
         priority=priority,
         submitted_by=submitted_by,
@@ -64,7 +66,7 @@ def check(tx: Tx, spec: JobSpec, *, project: ProjectId) -> None:
     """Whether the spec could be submitted now; writes nothing.
 
     Raises:
-        InvalidSpec: a file does not exist or is for another purpose, or no live worker has the local model.
+        InvalidSpec: a file does not exist or is for another purpose, or no live worker of the pool has the local model.
     """
     problems = [*_unusable_files(tx, spec, project), *_unknown_model(tx, spec)]
     if problems:
@@ -212,17 +214,18 @@ def change(tx: Tx, job_id: JobId, *, version: int | None, priority: int | None, 
 
 
 def offer(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> list[JobId]:
-    """Put a message in the outbox for as many waiting jobs as there are workers free for them.
+    """Put a message in the outbox for as many waiting jobs of each pool as there are workers free for them.
 
     Late binding: what is not offered yet can still be cancelled or re-ordered at no cost.
     """
-    idle = workers.idle_count(tx)
+    idle = workers.idle_counts(tx)
     if not idle:  # the usual case, twice a second: nothing else is looked at
         return []
-    free = idle - shares.travelling_count(tx, offer_again_after=OFFER_AGAIN_AFTER)
-    if free <= 0:
+    travelling = shares.travelling_counts(tx, offer_again_after=OFFER_AGAIN_AFTER)
+    free = {pool: count - travelling.get(pool, 0) for pool, count in idle.items() if count > travelling.get(pool, 0)}
+    if not free:
         return []
-    waiting = shares.waiting(tx, per_project=free, offer_again_after=OFFER_AGAIN_AFTER)
+    waiting = shares.waiting(tx, free=free, offer_again_after=OFFER_AGAIN_AFTER)
     if not waiting:
         return []
     standing = shares.shares(tx, offer_again_after=OFFER_AGAIN_AFTER, max_running=policy.max_running)
@@ -235,7 +238,9 @@ def offer(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> list[JobId]:
             shares.penalise(tx, job.project_id, policy.entry_penalty_s)
         job.offered_at = database_now()
         with telemetry.span("job.offer", parent=job.traceparent, kind=SpanKind.PRODUCER, job_id=job.id):
-            outbox.put(tx, outbox.JOB_OFFERED, {"job_id": job.id, "traceparent": telemetry.traceparent()})
+            outbox.put(
+                tx, outbox.JOB_OFFERED, {"job_id": job.id, "traceparent": telemetry.traceparent(), "pool": job.pool}
+            )
     tx.flush()
     return [job.id for job in offered]
 
@@ -285,13 +290,14 @@ def _too_few_to_hold_out(training: File) -> list[Problem]:
 
 
 def _unknown_model(tx: Tx, spec: JobSpec) -> list[Problem]:
-    """A local model that no live worker has; without any live worker the job may wait for one that does."""
+    """A local model that no live worker of the pool has; where none lives the job may wait for one that does."""
     path = local_path(spec.model)
-    alive = workers.alive(tx)
+    alive = [worker for worker in workers.alive(tx) if worker.pool == spec.pool]
     if not spec.needs_base or path is None or not alive or any(path in worker.local_models for worker in alive):
         return []
     known = sorted({f"local:{name}" for worker in alive for name in worker.local_models})
     choice = f"they have {', '.join(known)}" if known else "their model folders are empty"
+    whose = "" if spec.pool == DEFAULT_POOL else f" of the pool {spec.pool}"
     return [
-        Problem(pointer="/model", code="unknown_model", detail=f"no live worker has {spec.model}; {choice}"),
+        Problem(pointer="/model", code="unknown_model", detail=f"no live worker{whose} has {spec.model}; {choice}"),
     ]

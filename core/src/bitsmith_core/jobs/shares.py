@@ -1,7 +1,7 @@
 """SQL of fair share: what projects used, who waits in which of them."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -44,13 +44,14 @@ JobClass = tuple[int, bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """Where a waiting job stands in its own project."""
+    """Where a waiting job stands among those of its own project that wait for the same pool."""
 
     project: ProjectId
+    pool: str
     job_class: JobClass
     is_ready: bool  # its back-off is over
-    before: int  # of its project's, this many go before it
-    ahead: list[JobId]  # the nearest of these, the next one last
+    before: int  # of these, this many go before it
+    ahead: list[JobId]  # the nearest of those, the next one last
 
 
 def sample(tx: Tx, *, half_life: timedelta) -> None:
@@ -82,12 +83,15 @@ def shares(tx: Tx, *, offer_again_after: timedelta, max_running: int | None) -> 
     }
 
 
-def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[Waiting]:
-    """The first few of each project that no message travels for.
+def waiting(tx: Tx, *, free: Mapping[str, int], offer_again_after: timedelta) -> list[Waiting]:
+    """The first few of each project and pool that no message travels for.
 
     An offer that nobody claimed in time counts as lost: the broker may have been flushed.
+
+    Args:
+        free: how many workers of a pool could take one; other pools' jobs are not looked at.
     """
-    place = func.row_number().over(partition_by=Job.project_id, order_by=_turn())
+    place = func.row_number().over(partition_by=[Job.project_id, Job.pool], order_by=_turn())
     ranked = (
         select(
             Job.id,
@@ -95,64 +99,72 @@ def waiting(tx: Tx, *, per_project: int, offer_again_after: timedelta) -> list[W
             Job.priority,
             _has_yielded().label("has_yielded"),
             Job.created_at,
+            Job.pool,
             place.label("place"),
         )
-        .where(*_is_to_offer(offer_again_after))
+        .where(*_is_to_offer(offer_again_after), Job.pool.in_(free))
         .subquery()
     )
-    rows = tx.execute(select(ranked).where(ranked.c.place <= per_project))
+    rows = tx.execute(select(ranked).where(ranked.c.place <= max(free.values(), default=0)))
     return [
-        Waiting(job_id=id_, project=project, priority=priority, has_yielded=yielded, created_at=created_at)
-        for id_, project, priority, yielded, created_at, _ in rows
+        Waiting(job_id=id_, project=project, priority=priority, has_yielded=yielded, created_at=created_at, pool=pool)
+        for id_, project, priority, yielded, created_at, pool, _ in rows
     ]
 
 
 def ranks(tx: Tx, job_ids: Collection[JobId], *, nearest: int) -> dict[JobId, Rank]:
-    """Where those of the jobs that wait stand among their own project's, the jobs that are ready first."""
+    """Where those of the jobs that wait stand among their own project's of their pool, those that are ready first."""
     is_ready = Job.not_before <= func.now()
+    own = [Job.project_id, Job.pool]
     turn = [is_ready.desc(), *_turn()]
     waiting = Job.status == JobStatus.QUEUED
     ranked = (
         select(
             Job.id,
             Job.project_id,
+            Job.pool,
             Job.priority,
             _has_yielded().label("has_yielded"),
             is_ready.label("is_ready"),
-            (func.row_number().over(partition_by=Job.project_id, order_by=turn) - 1).label("before"),
-            func.array_agg(Job.id).over(partition_by=Job.project_id, order_by=turn, rows=(-nearest, -1)).label("ahead"),
+            (func.row_number().over(partition_by=own, order_by=turn) - 1).label("before"),
+            func.array_agg(Job.id).over(partition_by=own, order_by=turn, rows=(-nearest, -1)).label("ahead"),
         )
         .where(waiting, Job.project_id.in_(select(Job.project_id).where(Job.id.in_(job_ids))))
         .subquery()
     )
     return {
         id_: Rank(
-            project=project, job_class=(priority, yielded), is_ready=ready, before=before, ahead=list(ahead or ())
+            project=project,
+            pool=pool,
+            job_class=(priority, yielded),
+            is_ready=ready,
+            before=before,
+            ahead=list(ahead or ()),
         )
-        for id_, project, priority, yielded, ready, before, ahead in tx.execute(
+        for id_, project, pool, priority, yielded, ready, before, ahead in tx.execute(
             select(ranked).where(ranked.c.id.in_(job_ids))
         )
     }
 
 
-def classes(tx: Tx) -> dict[ProjectId, dict[JobClass, int]]:
-    """How many jobs of each project and class are ready."""
+def classes(tx: Tx, pools: Collection[str]) -> dict[str, dict[ProjectId, dict[JobClass, int]]]:
+    """How many jobs of each of the pools, each project and class are ready."""
     has_yielded = _has_yielded()
     query = (
-        select(Job.project_id, Job.priority, has_yielded, func.count())
-        .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
-        .group_by(Job.project_id, Job.priority, has_yielded)
+        select(Job.pool, Job.project_id, Job.priority, has_yielded, func.count())
+        .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now(), Job.pool.in_(pools))
+        .group_by(Job.pool, Job.project_id, Job.priority, has_yielded)
     )
-    sizes: dict[ProjectId, dict[JobClass, int]] = defaultdict(dict)
-    for project, priority, yielded, size in tx.execute(query):
-        sizes[project][priority, yielded] = size
+    sizes: dict[str, dict[ProjectId, dict[JobClass, int]]] = {pool: defaultdict(dict) for pool in pools}
+    for pool, project, priority, yielded, size in tx.execute(query):
+        sizes[pool][project][priority, yielded] = size
     return sizes
 
 
 def older(tx: Tx, job_ids: Collection[JobId]) -> dict[tuple[JobId, ProjectId], int]:
-    """For each of the jobs, how many of other projects are ready, in its class and older; without zeros."""
+    """For each of the jobs, how many of other projects are ready, in its pool and class and older; without zeros."""
     ready = (
-        select(Job.id, Job.project_id, Job.priority, _has_yielded().label("has_yielded"), Job.created_at)
+        select(Job.id, Job.project_id, Job.pool, Job.priority, _has_yielded().label("has_yielded"), Job.created_at)
         .where(Job.status == JobStatus.QUEUED, Job.not_before <= func.now())
         .cte()
     )
@@ -163,6 +175,7 @@ def older(tx: Tx, job_ids: Collection[JobId]) -> dict[tuple[JobId, ProjectId], i
             other,
             and_(
                 other.c.project_id != mine.c.project_id,
+                other.c.pool == mine.c.pool,
                 other.c.priority == mine.c.priority,
                 other.c.has_yielded == mine.c.has_yielded,
                 tuple_(other.c.created_at, other.c.project_id) < tuple_(mine.c.created_at, mine.c.project_id),
@@ -180,14 +193,14 @@ def locked_to_offer(tx: Tx, job_ids: list[JobId], *, offer_again_after: timedelt
     return {job.id: job for job in tx.scalars(query.execution_options(populate_existing=True))}
 
 
-def travelling_count(tx: Tx, *, offer_again_after: timedelta) -> int:
-    """Queued jobs whose message is on its way to a worker."""
+def travelling_counts(tx: Tx, *, offer_again_after: timedelta) -> dict[str, int]:
+    """By pool, without zeros: queued jobs whose message is on its way to a worker."""
     query = (
-        select(func.count())
-        .select_from(Job)
+        select(Job.pool, func.count())
         .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
+        .group_by(Job.pool)
     )
-    return tx.scalar(query) or 0
+    return dict(iter(tx.execute(query)))
 
 
 def _has_yielded() -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from bitsmith_core.db import Tx
 from bitsmith_core.db.models import Job, Worker
 from bitsmith_core.errors import NotFound
+from bitsmith_core.pools import DEFAULT_POOL
 
 ALIVE_FOR = timedelta(seconds=20)  # four missed reports of 5 s
 
@@ -23,10 +24,19 @@ class Seen(NamedTuple):
 
 
 def report(
-    tx: Tx, *, name: str, device: str, local_models: list[str], devices: int = 1, memory_bytes: int | None = None
+    tx: Tx,
+    *,
+    name: str,
+    device: str,
+    local_models: list[str],
+    devices: int = 1,
+    memory_bytes: int | None = None,
+    pool: str = DEFAULT_POOL,
 ) -> None:
     """I am here, and this is what I have. Repeated every few seconds."""
-    facts = {"device": device, "local_models": local_models, "devices": devices, "memory_bytes": memory_bytes}
+    facts = {
+        "device": device, "local_models": local_models, "devices": devices, "memory_bytes": memory_bytes, "pool": pool
+    }  # fmt: skip
     row = insert(Worker).values(name=name, **facts)
     tx.execute(
         row.on_conflict_do_update(index_elements=[Worker.name], set_={**facts, "seen_at": func.now()}),
@@ -76,9 +86,15 @@ def alive(tx: Tx) -> list[Worker]:
     return list(tx.scalars(select(Worker).where(_is_alive()).order_by(Worker.name)))
 
 
-def page(tx: Tx, *, limit: int, after: str | None = None) -> list[Seen]:
+def live_pools(tx: Tx) -> set[str]:
+    """Those with a live worker."""
+    return set(tx.scalars(select(Worker.pool).where(_is_alive()).distinct()))
+
+
+def page(tx: Tx, *, limit: int, after: str | None = None, pool: str | None = None) -> list[Seen]:
     """By name; those that fell silent too, until they leave or come again."""
-    return _seen(tx, Worker.name > (after or ""), limit=limit)
+    wanted = Worker.name > (after or "")
+    return _seen(tx, wanted if pool is None else and_(wanted, Worker.pool == pool), limit=limit)
 
 
 def get(tx: Tx, name: str) -> Seen:
@@ -111,11 +127,15 @@ def _seen(tx: Tx, wanted: ColumnElement[bool], *, limit: int) -> list[Seen]:
     return [Seen(worker, is_alive, jobs.get(worker.name)) for worker, is_alive in found]
 
 
-def idle_count(tx: Tx, *, but_for: Collection[str] = ()) -> int:
-    """Live workers that hold no lease and are not draining; each takes one job at a time."""
+def idle_counts(tx: Tx, *, but_for: Collection[str] = ()) -> dict[str, int]:
+    """By pool, without zeros: live workers that hold no lease and are not draining. Each takes one job at a time."""
     busy = select(Job.lease_worker).where(_is_held())
-    query = select(func.count()).select_from(Worker).where(_is_alive(), ~Worker.is_draining, Worker.name.not_in(busy))
-    return tx.scalar(query.where(Worker.name.not_in(but_for))) or 0
+    query = (
+        select(Worker.pool, func.count())
+        .where(_is_alive(), ~Worker.is_draining, Worker.name.not_in(busy), Worker.name.not_in(but_for))
+        .group_by(Worker.pool)
+    )
+    return dict(iter(tx.execute(query)))
 
 
 def is_draining_now(name: str) -> ColumnElement[bool]:
@@ -123,9 +143,11 @@ def is_draining_now(name: str) -> ColumnElement[bool]:
     return select(Worker.name).where(Worker.name == name, Worker.is_draining).exists()
 
 
-def are_others_alive(name: str) -> ColumnElement[bool]:
+def are_others_alive(name: str, *, pool: str) -> ColumnElement[bool]:
     """For the WHERE of a claim."""
-    return select(Worker.name).where(Worker.name != name, _is_alive(), ~Worker.is_draining).exists()
+    return (
+        select(Worker.name).where(Worker.name != name, Worker.pool == pool, _is_alive(), ~Worker.is_draining).exists()
+    )
 
 
 def _is_alive() -> ColumnElement[bool]:

@@ -240,6 +240,11 @@ class JobSpec(JobBasics):
         return f"{base_slug(self.model)}-{self.suffix or self.method.type}"
 
     @property
+    def pool(self) -> str:
+        """Of the workers that may run it."""
+        return self.settings.resources.pool
+
+    @property
     def sha256(self) -> str:
         """Digest of the resolved spec; equal specs have equal digests."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from bitsmith_core.pools import DEFAULT_POOL, PoolName
 from bitsmith_core.spec.references import FileRef
 from bitsmith_core.spec.strict import Strict
 
@@ -55,3 +56,9 @@ Export = Literal["bf16"]
 
 class Resources(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # Left out where it is the default: workers of the release before read such a spec, and its digest stays.
+    pool: PoolName = Field(
+        default=DEFAULT_POOL,
+        exclude_if=lambda pool: pool == DEFAULT_POOL,
+        description="of workers, by name: one of these runs the job, and no other does",
+    )

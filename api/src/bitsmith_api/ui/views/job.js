@@ -156,9 +156,10 @@ function evidence(job) {
 
 function queue(job) {
   if (!job.queue) return notice("info", t("job.waits"));
-  const { position, ahead } = job.queue;
-  return notice("info",
-    h("strong", position === 1 ? t("job.next") : t("job.position", { n: position })),
+  const { position, ahead, obstacle } = job.queue;
+  return notice(obstacle ? "warn" : "info",
+    h("strong", position === 1 ? t("job.next") : t("job.position", { n: position }), job.pool !== "default" && [" · ", h("span", { class: "mono" }, job.pool)]),
+    obstacle && h("p", obstacle),
     h("p", t("job.queue_how")),
     ahead.length > 0 && h("p", t("job.ahead"), " ", ahead.map((id, at) => [at > 0 && ", ", h("a", { href: jobHref(id), class: "mono" }, id)])));
 }

@@ -34,6 +34,7 @@ function content(workers, mayDrain, refresh) {
       columns: [
         { key: "name", label: t("workers.name"), header: true, render: (worker) => h("span", { class: "mono" }, worker.id) },
         { key: "status", label: t("jobs.status"), render: (worker) => h("span", { class: "row" }, status(worker.status, { tone: { idle: "good", busy: "accent", lost: "bad" }[worker.status], label: t(`workers.${worker.status}`) }), worker.is_draining && badge(t("workers.draining"), { tone: "warn" })) },
+        { key: "pool", label: t("workers.pool"), render: (worker) => h("span", { class: "mono" }, worker.pool) },
         { key: "job", label: t("jobs.job"), class: "cell-wide", render: (worker) => (worker.job_id ? h("a", { href: jobHref(worker.job_id), class: "mono" }, worker.job_id) : worker.status === "busy" ? h("span", { class: "faint" }, t("workers.other_project")) : null) },
         { key: "device", label: t("workers.device"), render: (worker) => (worker.devices > 1 ? `${worker.devices} × ${worker.device}` : worker.device) },
         { key: "memory", label: t("workers.memory"), align: "end", render: (worker) => bytes(worker.memory_bytes) },

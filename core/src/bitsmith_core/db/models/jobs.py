@@ -22,7 +22,7 @@ class Job(Base):
         CheckConstraint("status IN ('queued','running','paused','succeeded','failed','cancelled')", name="status"),
         CheckConstraint("desired_state IN ('run','pause','cancel')", name="desired_state"),
         CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", name="lease_iff_running"),
-        Index("ix_jobs_waiting", "priority", "created_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_of_pool", "pool", "priority", "created_at", postgresql_where=text("status = 'queued'")),
         # Lists, and what they are narrowed to. Ids sort by time, so each reads the end of an index.
         Index("ix_jobs_project", "project_id", "id"),
         Index("ix_jobs_status", "project_id", "status", "id"),
@@ -42,6 +42,7 @@ class Job(Base):
     base_model: Mapped[str]
     training_file: Mapped[FileId | None] = mapped_column(ForeignKey("files.id"))
     validation_file: Mapped[FileId | None] = mapped_column(ForeignKey("files.id"))
+    pool: Mapped[str] = mapped_column(server_default="default")  # as the spec says; whose workers may claim it
     status: Mapped[str] = mapped_column(server_default="queued")
     desired_state: Mapped[str] = mapped_column(server_default="run")
     priority: Mapped[int] = mapped_column(server_default="0")
@@ -173,6 +174,7 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str]
+    pool: Mapped[str] = mapped_column(server_default="default")
     local_models: Mapped[list[str]]  # what local: references it can resolve
     devices: Mapped[int] = mapped_column(server_default="1")  # each job takes all of them
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of one device; the host's without a GPU
