@@ -39,7 +39,7 @@ function content(workers, mayDrain, refresh) {
         { key: "device", label: t("workers.device"), render: (worker) => (worker.devices > 1 ? `${worker.devices} × ${worker.device}` : worker.device) },
         { key: "memory", label: t("workers.memory"), align: "end", render: (worker) => bytes(worker.memory_bytes) },
         { key: "seen", label: t("workers.seen"), align: "end", class: "cell-age", render: (worker) => time(worker.last_seen_at) },
-        ...(mayDrain ? [{ key: "drain", label: "", align: "end", render: (worker) => drain(worker, refresh) }] : []),
+        ...(mayDrain ? [{ key: "drain", label: "", align: "end", render: (worker) => (worker.status === "lost" && !worker.is_draining ? "" : drain(worker, refresh)) }] : []),
       ],
     })));
 }
