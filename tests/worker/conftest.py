@@ -19,7 +19,7 @@ from bitsmith_core.ids import DEFAULT_PROJECT, FileId, JobId
 from bitsmith_core.jobs import JobStatus
 from bitsmith_core.queue import Courier
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings
-from bitsmith_core.spec import JobSpec
+from bitsmith_core.spec import JobSpec, QsftMethod, QsftSettings, Resources
 from bitsmith_core.storage import S3Store
 
 ENGINE = Path(__file__).with_name("scripted_engine.py")
@@ -91,10 +91,11 @@ class Platform:
         with self.database.transaction() as tx:
             return any(worker.name == name for worker in jobs.workers.alive(tx))
 
-    def submit(self, model: str = "local:base", **metadata: str) -> JobId:
+    def submit(self, model: str = "local:base", *, pool: str = "default", **metadata: str) -> JobId:
         with self.database.transaction() as tx:
             spec = JobSpec(
                 model=model,
+                method=QsftMethod(qsft=QsftSettings(resources=Resources(pool=pool))),
                 training_file=self.file(tx, "training.jsonl"),
                 validation_file=self.file(tx, "validation.jsonl"),
                 metadata=metadata,

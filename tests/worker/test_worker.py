@@ -64,6 +64,40 @@ def test_a_message_delivered_three_times_makes_one_attempt(platform: Platform) -
     assert platform.outcomes(job_id) == ["succeeded"]
 
 
+def test_jobs_run_on_workers_of_the_pool_that_they_name(platform: Platform) -> None:
+    gate = platform.folder / "go"
+    platform.scheduler()
+    platform.worker("d1")
+    platform.worker("h1", BITSMITH_WORKER_POOL="h100")
+    busy = platform.submit(act="wait", gate=str(gate))
+    platform.until_status(busy, JobStatus.RUNNING)
+    behind = platform.submit()
+    large = [platform.submit(pool="h100") for _ in range(2)]
+    nobodys = platform.submit(pool="l40s")
+    for job_id in large:  # though the default pool has no worker free
+        platform.until_status(job_id, JobStatus.SUCCEEDED)
+    assert platform.job(behind).status == JobStatus.QUEUED
+    gate.touch()
+    platform.until_status(behind, JobStatus.SUCCEEDED)
+    assert platform.job(nobodys).status == JobStatus.QUEUED
+    at = {job_id: [attempt.worker for attempt in platform.attempts(job_id)] for job_id in [busy, behind, *large]}
+    assert at == {busy: ["d1"], behind: ["d1"], large[0]: ["h1"], large[1]: ["h1"]}
+
+
+def test_a_message_that_went_to_another_pool_does_no_harm(platform: Platform) -> None:
+    """As a scheduler of the release before sends it, which knows one queue."""
+    platform.worker("d1")
+    job_id = platform.submit(pool="h100")
+    platform.courier.send(job_id)
+    later = platform.submit()  # behind that message; when it is done it has been dropped
+    platform.courier.send(later)
+    platform.until_status(later, JobStatus.SUCCEEDED)
+    assert (platform.job(job_id).status, platform.outcomes(job_id)) == (JobStatus.QUEUED, [])
+    platform.worker("h1", BITSMITH_WORKER_POOL="h100")
+    platform.courier.send(job_id, pool="h100")
+    platform.until_status(job_id, JobStatus.SUCCEEDED)
+
+
 @pytest.mark.failure("cancel races success")
 def test_a_job_whose_cancelling_was_promised_publishes_nothing(platform: Platform) -> None:
     gate = platform.folder / "go"
@@ -148,7 +182,7 @@ def test_a_worker_tells_what_it_has_and_says_goodbye(platform: Platform) -> None
     worker = platform.worker("w1")
     with platform.database.transaction() as tx:
         (row,) = jobs.workers.alive(tx)
-    assert (row.name, row.local_models) == ("w1", ["base", "tiny.gguf"])
+    assert (row.name, row.pool, row.local_models) == ("w1", "default", ["base", "tiny.gguf"])
     worker.stop()
     assert not platform.is_present("w1")
     said = worker.log.read_text().replace("\nworker: Warm shutdown (MainProcess)\n", "")  # Celery's own, on stdout
