@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bitsmith_operator import rules
 
 CHART = Path(__file__).parent / "bitsmith"
 ROOT = Path(__file__).parents[1]
@@ -155,8 +156,12 @@ def images(schema: Schema) -> str:
     )
 
 
-def crd(text: str) -> str:
-    """One of the operator's definitions as a template that the values can keep or leave out."""
+def crd(text: str, checked: list[dict[str, str]]) -> str:
+    """One of the operator's definitions as a template that the values can keep or leave out.
+
+    Args:
+        checked: rules, for servers that know such.
+    """
     definition = yaml.safe_load(text)
     body = {key: value for key, value in definition.items() if key not in {"metadata", "apiVersion", "kind"}}
     # What Go templates would take for theirs.
@@ -169,9 +174,16 @@ def crd(text: str) -> str:
         "  {{- if .Values.crds.keep }}\n"
         "  annotations:\n    helm.sh/resource-policy: keep\n"
         "  {{- end }}\n"
-        f"{dumped}"
+        f"{dumped}{_rules(checked)}"
         "{{- end }}\n"
     )
+
+
+def _rules(checked: list[dict[str, str]]) -> str:
+    """The end of the schema, which is the end of the definition."""
+    dumped = yaml.safe_dump({"x-kubernetes-validations": checked}, sort_keys=False, width=110)
+    condition = f'{{{{- if semverCompare ">={rules.SINCE}-0" .Capabilities.KubeVersion.Version }}}}'
+    return textwrap.indent(f"{condition}\n{dumped}{{{{- end }}}}\n", 8 * " ") if checked else ""
 
 
 def generated() -> dict[Path, str]:
@@ -182,8 +194,9 @@ def generated() -> dict[Path, str]:
         CHART / "README.md": readme(schema, (CHART / "README.md").read_text()),
         CHART / "images.txt": images(schema),
     }
+    checked = rules.of_definitions()
     for source in sorted(CRDS.glob("*.yaml")):
-        files[CHART / "templates" / "crds" / source.name] = crd(source.read_text())
+        files[CHART / "templates" / "crds" / source.name] = crd(source.read_text(), checked[source.name])
     return files
 
 

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.charts.conftest import CHART, ROOT
 
@@ -60,8 +61,20 @@ def test_every_value_is_explained(generate: ModuleType) -> None:
 def test_a_definition_of_the_operator_becomes_a_template_that_may_be_left_out(generate: ModuleType) -> None:
     text = generate.crd(
         "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a.b.c}\n"
-        "spec: {group: b.c, description: 'uses {{ braces }}'}\n"
+        "spec: {group: b.c, description: 'uses {{ braces }}'}\n",
+        [],
     )
     assert text.startswith("{{- if .Values.crds.install }}\napiVersion: apiextensions.k8s.io/v1\n")
     assert "helm.sh/resource-policy: keep" in text
     assert '{{ "{{" }} braces }}' in text
+
+
+def test_rules_stand_in_definitions_for_servers_that_know_them(generate: ModuleType) -> None:
+    head = "apiVersion: v1\nkind: CustomResourceDefinition\nmetadata: {name: a.b.c}\nspec: {group: b.c}\n"
+    rule = {"rule": "self.spec.a == oldSelf.spec.a", "message": "a stays", "fieldPath": ".spec.a"}
+    text, without = generate.crd(head, [rule]), generate.crd(head, [])
+    added = text.removeprefix(without.removesuffix("{{- end }}\n")).removesuffix("{{- end }}\n")
+    first, *rules, last = added.splitlines()
+    assert first.strip() == '{{- if semverCompare ">=1.29-0" .Capabilities.KubeVersion.Version }}'
+    assert yaml.safe_load("\n".join(rules)) == {"x-kubernetes-validations": [rule]}
+    assert last.strip() == "{{- end }}"

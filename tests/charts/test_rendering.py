@@ -93,6 +93,13 @@ def test_what_an_old_cluster_lacks_is_asked_for_by_nobody(helm: Helm) -> None:
     assert helm("template", "rel", str(CHART), "--kube-version", "1.19.0").returncode != 0
 
 
+def test_only_servers_that_know_rules_get_some(helm: Helm) -> None:
+    """An older one drops them, and kubectl refuses them there."""
+    for version, count in (("1.28.9", 0), ("1.29.0", 2)):
+        text = helm("template", "rel", str(CHART), "--kube-version", version).stdout
+        assert text.count("x-kubernetes-validations:") == count
+
+
 def test_a_claim_that_an_old_cluster_would_drop_without_a_word_is_refused(helm: Helm) -> None:
     chosen = ["--set", "workerDefaults.scratch.ephemeralClaim=true"]
     assert helm("template", "rel", str(CHART), *chosen, "--kube-version", "1.23.0").returncode == 0

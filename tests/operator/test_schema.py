@@ -54,7 +54,14 @@ def test_a_request_that_the_api_takes_passes_whole(request_: dict[str, Any]) -> 
 
 def test_what_the_api_refuses_for_its_type_or_range_the_server_refuses_first() -> None:
     schema = schema_of(crds.finetunejobs())
-    for wrong in ({"seed": "one"}, {"seed": -1}, {"seed": 2**31}, {"method": {"type": "magic"}}, {"priority": 101}):
+    for wrong in (
+        {"seed": "one"},
+        {"seed": -1},
+        {"seed": 2**31},
+        {"method": {"type": "magic"}},
+        {"priority": 101},
+        {"metadata": {"team": 7}},
+    ):
         assert list(problems({"spec": {"model": "hf:org/tiny", **wrong}}, schema)), wrong
     assert list(problems({"spec": {"training_file": FILE}}, schema)) == [".spec.model: absent"]
 

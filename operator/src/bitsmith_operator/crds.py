@@ -13,7 +13,12 @@ from bitsmith_core.spec import JobSpec
 from bitsmith_operator.objects import GROUP, VERSION, FineTuneJobSpec, WorkerPoolSpec
 from bitsmith_operator.schema import structural
 
-_FREE: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+# Rules may ask for what has a type only.
+_STATUS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"jobId": {"type": "string"}},
+    "x-kubernetes-preserve-unknown-fields": True,
+}
 
 
 def finetunejobs() -> dict[str, Any]:
@@ -91,7 +96,7 @@ def _definition(
                         "openAPIV3Schema": {
                             "type": "object",
                             "required": ["spec"],
-                            "properties": {"spec": spec, "status": _FREE},
+                            "properties": {"spec": spec, "status": _STATUS},
                         }
                     },
                 }

@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 
 _KEPT = (
     "type", "description", "enum", "pattern", "format", "minimum", "maximum", "minLength", "maxLength", "minItems",
-    "maxItems", "required", "x-kubernetes-preserve-unknown-fields",
+    "maxItems", "minProperties", "maxProperties", "required", "x-kubernetes-preserve-unknown-fields",
 )  # fmt: skip
 
 
@@ -42,11 +42,18 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         result["items"] = _structural(items, definitions)
     if "properties" in schema:
         result["properties"] = {name: _structural(part, definitions) for name, part in schema["properties"].items()}
-    elif isinstance(schema.get("additionalProperties"), dict):
-        result["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
+    elif (values := _values(schema)) is not None:
+        result["additionalProperties"] = _structural(values, definitions)
     elif schema.get("type") == "object":
         result["x-kubernetes-preserve-unknown-fields"] = True
     return result
+
+
+def _values(schema: Schema) -> Schema | None:
+    """What each value of a map is; what its names may be is left to who reads it."""
+    shapes = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+    some = [shape for shape in shapes if isinstance(shape, dict)]
+    return some[0] if len(some) == 1 else None
 
 
 def _own_words(schema: Schema) -> Schema:
