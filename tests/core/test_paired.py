@@ -14,6 +14,8 @@ from bitsmith_core.registry.paired import (
     student_p,
     student_quantile,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("discordant", range(11))
@@ -49,6 +51,39 @@ def test_answers_count_only_where_the_two_differ() -> None:
     assert found.n == 12
     assert found.difference == pytest.approx(4 / 12)
     assert found.p_value == pytest.approx(2 * (1 + 6) / 2**6)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "low", "high"),
+    [(8, 2, 0.4439, 0.9748), (10, 0, 0.6915, 1.0), (60, 40, 0.4972, 0.6967)],
+)
+def test_the_interval_s_end_towards_zero_is_clopper_and_pearsons_of_the_printed_tables(
+    wins: int, losses: int, low: float, high: float
+) -> None:
+    first, second = [True] * wins + [False] * losses, [False] * wins + [True] * losses
+    found, turned = paired_answers(first, second), paired_answers(second, first)
+    assert found.low == pytest.approx(2 * low - 1, abs=2e-4)
+    assert found.high is not None
+    assert found.high >= 2 * high - 1 - 2e-4
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -(found.low or 0)))
+
+
+@given(
+    wins=st.integers(0, 60),
+    losses=st.integers(0, 60),
+    equal=st.integers(1, 200),
+    confidence=st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_an_interval_of_answers_and_its_p_value_say_the_same(
+    wins: int, losses: int, equal: int, confidence: float
+) -> None:
+    both = [True] * equal
+    first, second = [True] * wins + [False] * losses + both, [False] * wins + [True] * losses + both
+    found = paired_answers([*first, True], [*second, True], confidence=confidence)
+    assert found.low is not None
+    assert found.high is not None
+    assert -1 <= found.low <= found.difference <= found.high <= 1
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 1 - confidence)
 
 
 def test_two_equal_models_differ_by_nothing_for_sure() -> None:

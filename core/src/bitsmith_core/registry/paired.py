@@ -5,6 +5,10 @@ the one if neither model is better:
 
     p = min(1, 2 * sum_{k <= min(b, c)} C(b + c, k) / 2^(b + c))
 
+The interval inverts that test (Clopper-Pearson for the share pi of b in b + c, taken over to (2 pi - 1) (b + c) / n),
+so it leaves out zero exactly where p says so; the end away from zero is Student's where that lies farther, since b + c
+is not known any better.
+
 Losses, per token: the difference is a ratio whose n clusters are the items, d_i = nll_i(first) - nll_i(second):
 
     D      = sum d_i / T,   T = sum of tokens
@@ -15,14 +19,15 @@ Several tests at once: Holm's step-down, so that of many tasks one does not stan
 
 `bitsmith_engine.evaluate.compare` answers the same with a bootstrap and numpy; a test holds the two together.
 
-Source: McNemar 1947, https://doi.org/10.1007/BF02295996; Cochran 1977, Sampling Techniques, section 6.3 (the ratio);
+Source: McNemar 1947, https://doi.org/10.1007/BF02295996; Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404;
+Cochran 1977, Sampling Techniques, section 6.3 (the ratio);
 Press et al. 2007, Numerical Recipes, section 6.4 (the incomplete beta function); Holm 1979,
 https://www.jstor.org/stable/4615733.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitsmith_core.bundle import AnswerLoss
 
@@ -44,14 +49,22 @@ class Paired:
 def paired_answers(first: Sequence[bool], second: Sequence[bool], *, confidence: float = 0.95) -> Paired:
     """Equal positions are the same item."""
     gains = [a - b for a, b in zip(first, second, strict=True)]
-    p_value = mcnemar(gains.count(1), gains.count(-1))
-    return _paired([float(gain) for gain in gains], [1.0] * len(gains), p_value=p_value, confidence=confidence)
+    wins, losses = gains.count(1), gains.count(-1)
+    found = _paired([float(gain) for gain in gains], [1.0] * len(gains), confidence=confidence)
+    if found.stderr is None:
+        return found
+    low, high = (share * (wins + losses) / len(gains) for share in _unevenness(wins, losses, confidence))
+    if found.low is not None and wins <= losses:
+        low = max(-1.0, min(low, found.low))
+    if found.high is not None and wins >= losses:
+        high = min(1.0, max(high, found.high))
+    return replace(found, low=low, high=high, p_value=mcnemar(wins, losses))
 
 
 def paired_losses(first: Sequence[AnswerLoss], second: Sequence[AnswerLoss], *, confidence: float = 0.95) -> Paired:
     """Equal positions are the same item; negative: the first model is better."""
     gains = [a.nll - b.nll for a, b in zip(first, second, strict=True)]
-    return _paired(gains, [float(item.tokens) for item in first], p_value=None, confidence=confidence)
+    return _paired(gains, [float(item.tokens) for item in first], confidence=confidence)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -90,19 +103,36 @@ def student_quantile(confidence: float, freedom: int) -> float:
     return high
 
 
-def _paired(gains: list[float], weights: list[float], *, p_value: float | None, confidence: float) -> Paired:
+def _paired(gains: list[float], weights: list[float], *, confidence: float) -> Paired:
     n, total = len(gains), math.fsum(weights)
     difference = math.fsum(gains) / total
     if n < 2:
         return Paired(n=n, difference=difference, stderr=None, low=None, high=None, p_value=1.0)
     scatter = math.fsum((gain - difference * weight) ** 2 for gain, weight in zip(gains, weights, strict=True))
     stderr = math.sqrt(n / (n - 1) * scatter) / total
-    if p_value is None:
-        p_value = student_p(difference / stderr, n - 1) if stderr else float(difference == 0)
+    p_value = student_p(difference / stderr, n - 1) if stderr else float(difference == 0)
     reach = student_quantile(confidence, n - 1) * stderr
     return Paired(
         n=n, difference=difference, stderr=stderr, low=difference - reach, high=difference + reach, p_value=p_value
     )
+
+
+def _unevenness(wins: int, losses: int, confidence: float) -> tuple[float, float]:
+    """The exact interval of 2 pi - 1, pi being how likely an item that only one gets right is the first model's."""
+    if wins + losses == 0:
+        return 0.0, 0.0
+    tail = (1 - confidence) / 2
+    low = _beta_quantile(tail, wins, losses + 1) if wins else 0.0
+    high = _beta_quantile(1 - tail, wins + 1, losses) if losses else 1.0
+    return 2 * low - 1, 2 * high - 1
+
+
+def _beta_quantile(share: float, a: float, b: float) -> float:
+    low, high = 0.0, 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beta_share(middle, a, b) < share else (low, middle)
+    return (low + high) / 2
 
 
 def _beta_share(x: float, a: float, b: float) -> float:
