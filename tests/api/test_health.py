@@ -57,6 +57,21 @@ def test_metrics_are_postgres_truth(platform: Platform) -> None:
     assert found["bitsmith_database_up"] == 1
 
 
+def test_a_pool_that_jobs_wait_for_is_shown_with_its_workers_or_none(platform: Platform) -> None:
+    in_pool = {"type": "quantize", "quantize": {"resources": {"pool": "h100"}}}
+    platform.submit(method=in_pool)
+    platform.submit(method=in_pool)
+    with platform.database.transaction() as tx:
+        jobs.workers.report(tx, name="cpu-0", device="cpu", local_models=[])
+    found = {name: value for name, value in samples(platform.client).items() if name.startswith("bitsmith_pool_")}
+    assert found == {
+        'bitsmith_pool_workers_live{pool="default"}': 1,
+        'bitsmith_pool_workers_live{pool="h100"}': 0,
+        'bitsmith_pool_jobs_queued{pool="default"}': 0,
+        'bitsmith_pool_jobs_queued{pool="h100"}': 2,
+    }
+
+
 def test_metrics_survive_without_postgres(store: S3Store) -> None:
     client = TestClient(application(Database(NOWHERE), store))
     client.get("/livez")

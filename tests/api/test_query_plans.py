@@ -330,6 +330,7 @@ QUESTIONS: dict[str, Callable[[Tx], object]] = {
     "stored bytes": lambda tx: limits.stored_bytes(tx, project=DEFAULT_PROJECT),
     "archiving a project": lambda tx: projects.archive(tx, projects.create(tx, name="blue").id),
     "how long jobs waited": jobs.figures.queue_waits,
+    "what waits in which pool": jobs.figures.by_pool,
     "the oldest wait": jobs.oldest_wait_seconds,
     "flip rates": jobs.figures.flip_rates,
     "estimates": jobs.figures.estimate_accuracy,

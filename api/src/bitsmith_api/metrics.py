@@ -63,7 +63,20 @@ def _of_jobs(tx: Tx) -> Iterator[Metric]:
     for quantile, wait_s in jobs.figures.queue_waits(tx).items():
         waits.add_metric([f"{quantile:g}"], wait_s)
     yield waits
-    yield _gauge("bitsmith_workers_live", "Workers that reported lately.", len(jobs.workers.alive(tx)))
+    pools = jobs.figures.by_pool(tx)
+    live = sum(pool.live for pool in pools.values())
+    yield _gauge("bitsmith_workers_live", "Workers that reported lately.", live)
+    live_of = GaugeMetricFamily(
+        "bitsmith_pool_workers_live",
+        "Workers that reported lately, by pool; 0 where jobs wait for none.",
+        labels=["pool"],
+    )
+    queued_of = GaugeMetricFamily("bitsmith_pool_jobs_queued", "Queued jobs by pool.", labels=["pool"])
+    for name, pool in pools.items():
+        live_of.add_metric([name], pool.live)
+        queued_of.add_metric([name], pool.queued)
+    yield live_of
+    yield queued_of
     yield _gauge("bitsmith_versions_published", "Model versions in the registry.", registry.count_versions(tx))
 
 

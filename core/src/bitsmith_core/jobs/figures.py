@@ -17,6 +17,7 @@ from bitsmith_core.db import Tx
 from bitsmith_core.db.models import OPEN_STATUSES, Attempt, File, Job, MetricChunk, Tally, Version
 from bitsmith_core.estimate import DataFacts, WorkerFacts
 from bitsmith_core.ids import JobId, ProjectId
+from bitsmith_core.jobs import workers
 from bitsmith_core.jobs.leases import device_seconds
 from bitsmith_core.jobs.states import TERMINAL, JobStatus
 from bitsmith_core.spec import JobSpec
@@ -44,6 +45,20 @@ class Accuracy:
 
     memory: float | None
     training_time: float | None  # None: nothing was trained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InPool:
+    queued: int
+    live: int  # workers
+
+
+def by_pool(tx: Tx) -> dict[str, InPool]:
+    """Of every pool for which a job waits, or that has a live worker."""
+    waiting = select(Job.pool, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.pool)
+    queued = Counter(dict(iter(tx.execute(waiting))))
+    live = Counter(worker.pool for worker in workers.alive(tx))
+    return {pool: InPool(queued=queued[pool], live=live[pool]) for pool in sorted({*queued, *live})}
 
 
 def queue_waits(tx: Tx) -> dict[float, float]:
