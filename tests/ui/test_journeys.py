@@ -34,6 +34,25 @@ def test_a_key_opens_the_door_and_a_wrong_one_is_told_so(site: Site, visit: Visi
     expect(page).to_have_url(re.compile("/ui/login"))
 
 
+def test_a_job_for_a_pool_without_workers_is_warned_of_and_says_why_it_waits(
+    site: Site, visit: Visit, tmp_path: Path
+) -> None:
+    write_examples(tmp_path / "large.jsonl", 48)
+    page = visit("/ui/jobs/new")
+    page.get_by_label("Base model").fill("hf:org/large")
+    page.locator("input[type=file]").set_input_files(tmp_path / "large.jsonl")
+    page.get_by_text("Name, seed and priority").click()
+    expect(page.get_by_label("Pool")).to_have_value("default")
+    page.get_by_label("Pool").fill("h100")
+    obstacle = "no live worker of the pool h100; there are pools: default"
+    expect(page.get_by_text(f"the job would wait: {obstacle}")).to_be_visible()
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("Next to start")).to_contain_text("h100")
+    expect(page.get_by_text(obstacle, exact=True)).to_be_visible()
+    with site.client() as client:
+        assert client.jobs.cancel(page.url.rpartition("/")[2]).status == "cancelled"
+
+
 def test_a_file_becomes_a_model_that_answers_and_can_be_taken_along(visit: Visit, tmp_path: Path) -> None:
     write_examples(tmp_path / "evenness.jsonl", 48)
 

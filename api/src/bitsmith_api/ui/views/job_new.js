@@ -16,12 +16,12 @@ const SCHEMES = ["layer-mix", "channel-mix", "uniform"];
 
 export async function view({ query, signal }) {
   const from = query.get("from");
-  const [files, bases, cloned] = await Promise.all([
+  const [files, { bases, pools }, cloned] = await Promise.all([
     all("/v1/files", { params: { purpose: "fine-tune" }, most: 500, signal }),
-    knownBases(signal),
+    known(signal),
     from ? get(jobPath(from), { signal }) : null,
   ]);
-  const form = new JobForm({ files, bases, cloned });
+  const form = new JobForm({ files, bases, pools, cloned });
   const review = new Review(form, signal);
   form.node.addEventListener("input", () => review.later());
   form.node.addEventListener("change", () => review.later());
@@ -32,24 +32,25 @@ export async function view({ query, signal }) {
   );
 }
 
-/** What people may mean: bases of models that are there, and folders of workers. */
-async function knownBases(signal) {
+/** What people may mean: bases of models that are there, folders of workers, and their pools. */
+async function known(signal) {
   const [facets, workers] = await Promise.all([
     get("/v1/models/facets", { signal }).catch(() => null),
     get("/v1/workers", { params: { limit: 100 }, signal }).catch(() => ({ data: [] })),
   ]);
   const local = workers.data.flatMap((worker) => worker.local_models.map((name) => `local:${name}`));
-  const known = (facets?.base_model ?? []).map((row) => row.value);
-  return [...new Set([...local, ...known])];
+  const bases = (facets?.base_model ?? []).map((row) => row.value);
+  return { bases: [...new Set([...local, ...bases])], pools: [...new Set(workers.data.map((worker) => worker.pool))].sort() };
 }
 
 class JobForm {
-  constructor({ files, bases, cloned }) {
+  constructor({ files, bases, pools, cloned }) {
     this.key = crypto.randomUUID();
     this.settings = cloned?.method[cloned.method.type] ?? {};
     this.rest = cloned?.method ?? null;
     const options = files.map((file) => [file.id, t("new.file", { name: file.filename, n: integer(file.examples) })]);
     const list = uid("bases");
+    const poolList = uid("pools");
     const quantization = this.settings.quantization ?? {};
     const training = this.settings.training ?? {};
     this.model = input({ value: cloned?.model ?? bases[0] ?? "", list, required: true, placeholder: "hf:org/name" });
@@ -67,6 +68,7 @@ class JobForm {
     this.suffix = input({ value: cloned?.suffix ?? "", placeholder: "support-bot", pattern: "[a-z0-9]([a-z0-9\\-]{0,38}[a-z0-9])?" });
     this.seed = input({ type: "number", min: 0, max: 2147483647, value: cloned?.seed ?? 0 });
     this.priority = input({ type: "number", min: -100, max: 100, value: cloned?.priority ?? 0 });
+    this.pool = input({ value: this.settings.resources?.pool ?? "default", list: poolList, required: true, pattern: "[a-z0-9]([a-z0-9\\-]{0,61}[a-z0-9])?" });
     this.fields = {
       "/model": field({ label: t("new.model"), hint: t("new.model_hint") }, this.model),
       "/training_file": field({ label: t("new.training"), hint: t("new.training_hint") }, this.training),
@@ -74,6 +76,7 @@ class JobForm {
       "/suffix": field({ label: t("new.suffix"), hint: t("new.suffix_hint"), optional: true }, this.suffix),
       "/seed": field({ label: t("new.seed") }, this.seed),
       "/priority": field({ label: t("job.priority"), hint: t("job.priority_hint") }, this.priority),
+      pool: field({ label: t("workers.pool"), hint: t("new.pool_hint") }, this.pool),
       bpw: field({ label: t("new.bpw"), hint: t("new.bpw_hint") }, this.bpw),
       budget_bytes: field({ label: t("new.gigabytes"), hint: t("new.gigabytes_hint") }, this.gigabytes),
       bits: field({ label: t("new.width") }, this.bits),
@@ -81,14 +84,14 @@ class JobForm {
       batch_size: field({ label: t("new.batch") }, this.batch),
       max_length: field({ label: t("new.length"), hint: t("new.length_hint") }, this.length),
     };
-    const known = h("datalist", { id: list }, bases.map((base) => h("option", { value: base })));
+    const suggested = (id, names) => h("datalist", { id }, names.map((name) => h("option", { value: name })));
     this.quantization = h("div", { class: "form" }, h("div", { class: "grid-2" }, field({ label: t("new.scheme") }, this.scheme), this.budgetField = field({ label: t("new.budget") }, this.budget)), h("div", { class: "grid-2" }, this.fields.bpw, this.fields.budget_bytes, this.fields.bits));
     this.trainingFields = h("div", { class: "grid-3" }, this.fields.epochs, this.fields.batch_size, this.fields.max_length);
     this.node = h("form", { class: "stack", onsubmit: (event) => event.preventDefault() },
-      step(1, t("new.step_base"), this.fields["/model"], known),
+      step(1, t("new.step_base"), this.fields["/model"], suggested(list, bases)),
       step(2, t("new.step_data"), h("div", { class: "grid-2" }, this.fields["/training_file"], this.fields["/validation_file"]), this.uploader()),
       step(3, t("new.step_budget"), field({ label: t("new.method") }, this.method), this.quantization),
-      step(4, t("new.step_training"), this.trainingFields, details(t("new.more"), h("div", { class: "form" }, this.fields["/suffix"], h("div", { class: "grid-2" }, this.fields["/seed"], this.fields["/priority"])))),
+      step(4, t("new.step_training"), this.trainingFields, details(t("new.more"), h("div", { class: "form" }, this.fields["/suffix"], this.fields.pool, suggested(poolList, pools), h("div", { class: "grid-2" }, this.fields["/seed"], this.fields["/priority"])))),
     );
     this.node.addEventListener("change", () => this.adapt());
     this.adapt();
@@ -144,6 +147,8 @@ class JobForm {
     const type = this.method.value;
     const kept = this.rest?.type === type ? structuredClone(this.settings) : {};
     const settings = { ...kept };
+    const pool = this.pool.value.trim() || "default";
+    if (pool !== "default" || kept.resources) settings.resources = { ...kept.resources, pool };
     if (type === "qsft" || type === "quantize") settings.quantization = this.quantizationAsked(kept.quantization);
     if (type === "quantize") settings.max_length = Number(this.length.value);
     else settings.training = { ...kept.training, epochs: Number(this.epochs.value), batch_size: Number(this.batch.value), max_length: Number(this.length.value) };
