@@ -20,7 +20,7 @@ import pytest
 import redis
 from bitsmith_client.lab.stack import Stack
 from bitsmith_client.lab.state import LabState
-from bitsmith_client.sdk import Bitsmith, Event
+from bitsmith_client.sdk import ApiError, Bitsmith, Event
 from sqlalchemy import create_engine, text
 from toy_model import save_toy_model, write_examples
 
@@ -60,6 +60,7 @@ def data(bitsmith: Bitsmith, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 FILES = ("training_file", "validation_file")
+EVALUATION = {"perplexity_examples": 16, "multiple_choice": {"questions": 8, "choices": 3}}
 
 
 def request(data: dict[str, str], suffix: str, **training: Any) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def request(data: dict[str, str], suffix: str, **training: Any) -> dict[str, Any
             "qsft": {
                 "quantization": {"scheme": "layer-mix", "bpw": 3.0, "calibration_samples": 4},
                 "training": {"batch_size": 8, "max_length": 64, **training},
-                "evaluation": {"perplexity_examples": 16, "multiple_choice": {"questions": 8, "choices": 3}},
+                "evaluation": EVALUATION,
             },
         },
     }
@@ -119,6 +120,51 @@ def test_a_spec_becomes_a_scored_checkpoint(bitsmith: Bitsmith, data: dict[str, 
         [sys.executable, "-c", LOAD_EXPORT, str(tmp_path / "bf16")], capture_output=True, text=True, check=True
     )
     assert json.loads(loaded.stdout) is True
+
+
+def test_a_version_evaluated_again_has_the_same_scores_to_the_last_bit(
+    bitsmith: Bitsmith, data: dict[str, str]
+) -> None:
+    job = bitsmith.jobs.create(request(data, "again", epochs=1))
+    follow(bitsmith, job.id)
+    made = bitsmith.models.version("toy-again", 1)
+
+    asked = {"version": "toy-again@1", "max_length": 64, "evaluation": EVALUATION}
+    again = bitsmith.jobs.create(
+        {"validation_file": data["validation_file"], "method": {"type": "evaluate", "evaluate": asked}}
+    )
+    events = follow(bitsmith, again.id)
+    assert finished_stages(events) == ["fetching", "evaluating", "exporting", "publishing"]
+    (found,) = bitsmith.evals.list(model="toy-again", limit=1)
+    assert found.job_id == again.id
+    measured = {(score.subject, score.task): (score.value, score.comparable_key) for score in made.scores}
+    assert {(score.subject, score.task): (score.value, score.comparable_key) for score in found.results} == {
+        key: value for key, value in measured.items() if key[0] != "quantized"
+    }
+
+
+@pytest.mark.slow
+def test_a_gate_refuses_what_the_engine_measured_as_worse_and_lets_noise_pass(
+    bitsmith: Bitsmith, data: dict[str, str]
+) -> None:
+    def published(spec: dict[str, Any]) -> int:
+        follow(bitsmith, bitsmith.jobs.create(spec).id)
+        return max(version.version for version in bitsmith.models.get("toy-gated").versions)
+
+    trained = published(request(data, "gated", epochs=12))
+    same = published(request(data, "gated", epochs=12))
+    quantization = {"scheme": "uniform", "bits": 2, "initial": "rtn", "distillation": None}
+    settings = {"quantization": quantization, "max_length": 64, "evaluation": EVALUATION}
+    untrained = published({**request(data, "gated"), "method": {"type": "quantize", "quantize": settings}})
+
+    bitsmith.models.point("toy-gated", "prod", trained)
+    bitsmith.models.change("toy-gated", {"gates": {"prod": {"suite": ["answer_perplexity"], "against": "current"}}})
+    with pytest.raises(ApiError) as refused:
+        bitsmith.models.point("toy-gated", "prod", untrained)
+    assert (refused.value.status, refused.value.code) == (409, "gate_refused")
+    compared = bitsmith.models.compare(f"toy-gated@{untrained}", f"toy-gated@{trained}")
+    assert {task.task: task.verdict for task in compared.tasks}["answer_perplexity"] == "worse"
+    assert bitsmith.models.point("toy-gated", "prod", same).version == same
 
 
 def test_a_worker_killed_in_training_costs_that_stage_only(
