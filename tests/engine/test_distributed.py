@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from bitsmith_core.wire import ExitStatus, Failed, decode
-from bitsmith_engine.runtime import Single, joined_ranks
+from bitsmith_engine.joining import joined_ranks
+from bitsmith_engine.runtime import Single
 from torch.multiprocessing.spawn import spawn
 from toy_ranks import RUNS, run_rank
 from toy_training import CPU, Listener, toy

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from bitsmith_core.wire import Failed
 from bitsmith_engine.errors import Stopped
-from bitsmith_engine.runtime import Ranks, joined_ranks
+from bitsmith_engine.joining import joined_ranks
+from bitsmith_engine.runtime import Ranks
 from toy_training import CPU, Listener, toy
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -21,8 +22,8 @@ RUNS: dict[str, dict[str, Any]] = {
 
 def run_rank(rank: int, size: int, port: int, inputs: str, out: str) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment = {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment = {"RANK": str(rank), "WORLD_SIZE": str(size), **there}
     with joined_ranks(environment, CPU.device, on_alarm=_die_of_a_false_alarm) as ranks:
         found = {"sums": _sums(ranks)}
         for name in RUNS:

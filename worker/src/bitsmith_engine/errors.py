@@ -9,7 +9,10 @@ EngineError
 |-- BadData              data
 |-- Diverged             divergence: the loss became NaN or infinite
 |-- OutOfSpace           resource: memory
-`-- DiskFull             resource: disk
+|-- DiskFull             resource: disk
+|-- RankLost             infra: another process of the run is gone
+|-- RanksMissing         infra: it never came
+`-- ToldBy               what another process said of its own failure, which ended this one
 """
 
 from typing import ClassVar
@@ -68,8 +71,26 @@ class DiskFull(EngineError):
     failure = FailureClass.RESOURCE
 
 
+class RankLost(EngineError):
+    code = "rank_lost"
+    failure = FailureClass.INFRA
+
+
+class RanksMissing(EngineError):
+    code = "ranks_missing"
+    failure = FailureClass.INFRA
+
+
+class ToldBy(EngineError):
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
 def failed_line(error: Exception) -> Failed:
     """What the engine says last of an error that ends it."""
+    if isinstance(error, ToldBy):
+        return error.failed
     if isinstance(error, EngineError):
         return Failed(failure=error.failure, code=error.code, message=str(error))
     return Failed(failure=FailureClass.UNKNOWN, code="crashed", message=f"{type(error).__name__}: {error}")

@@ -2,32 +2,15 @@
 
 import resource
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal, Protocol
 
 import torch
-from bitsmith_core.wire import Failed
 from torch import Tensor, distributed
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
-from bitsmith_engine.errors import NoDevice, Stopped, failed_line
-
-# One process may wait for another that measures or quantizes for hours; one that fails says so, and dead ones are
-# noticed by whoever started them.
-_LONGEST_WAIT = timedelta(days=7)
-
-
-_POLL_S = 0.5
-_FAILED_KEY = "failed"
-
-OnAlarm = Callable[[Failed], None]
-"""Called in a thread of its own while the main one hangs, so it must end the process."""
+from bitsmith_engine.errors import NoDevice, RankLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +39,11 @@ def choose_runtime(wanted: Literal["auto", "cpu", "cuda"], *, local_rank: int = 
             "run the job on a GPU worker, or set resources.device to auto or cpu"
         )
     if has_cuda and wanted != "cpu":
+        if local_rank >= (there := torch.cuda.device_count()):
+            raise NoDevice(
+                f"process {local_rank} of this machine has no GPU of its own: there are {there}; "
+                "set BITSMITH_WORKER_PROCESSES to that at most"
+            )
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
@@ -138,13 +126,15 @@ class Distributed:
         # Gloo's rings and NCCL's rings and trees finish each element on one rank and pass the result around, so all
         # ranks hold the same bits; the order of the sum depends on the number of ranks alone.
         there = tensor.detach().to(self._device).contiguous()
-        distributed.all_reduce(there)
+        with _peers():
+            distributed.all_reduce(there)
         _bring_back(there, tensor)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         there = tensor.detach().to(self._device).contiguous()
         everybodys = [torch.empty_like(there) for _ in range(self.size)]
-        distributed.all_gather(everybodys, there)
+        with _peers():
+            distributed.all_gather(everybodys, there)
         return [theirs.to(tensor.device) for theirs in everybodys]
 
     def gather_ragged(self, tensor_A: Tensor) -> list[Tensor]:
@@ -155,7 +145,8 @@ class Distributed:
 
     def broadcast_(self, tensor: Tensor, source: int = 0) -> None:
         there = tensor.detach().to(self._device).contiguous()
-        distributed.broadcast(there, source)
+        with _peers():
+            distributed.broadcast(there, source)
         _bring_back(there, tensor)
 
 
@@ -166,61 +157,11 @@ def _bring_back(there: Tensor, tensor: Tensor) -> None:
 
 
 @contextmanager
-def joined_ranks(
-    environment: Mapping[str, str], device: torch.device, *, on_alarm: OnAlarm | None = None
-) -> Iterator[Ranks]:
-    """The run's processes, as torchrun describes them to each in its environment; alone where it says nothing.
-
-    Args:
-        on_alarm: hears that another process failed, which this one may wait for.
-    """
-    size = int(environment.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Single()
-        return
-    rank = int(environment["RANK"])
-    store, _, _ = next(rendezvous("env://", rank, size, timeout=_LONGEST_WAIT))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(
-        backend, store=PrefixStore("ranks", store), rank=rank, world_size=size, timeout=_LONGEST_WAIT
-    )
-    # After a failure the group is left as it is: taking it down may wait for those who wait for this process.
-    with _alarmed(store, on_alarm):
-        yield Distributed(device)
-    distributed.destroy_process_group()
-
-
-@contextmanager
-def _alarmed(store: Store, on_alarm: OnAlarm | None) -> Iterator[None]:
-    """Inside, a failure of this process is told to the others, and one of theirs to on_alarm.
-
-    Nothing interrupts a collective operation, and over NCCL it waits for days. So whoever fails says so in the store
-    that all found each other through, where a thread of every other process looks.
-    """
-    is_over = threading.Event()
-    if on_alarm is not None:
-        own: Store = store.clone()  # type: ignore[attr-defined]  # torch's stub lacks it; one for each thread
-        threading.Thread(target=_watch, args=(own, on_alarm, is_over), name="alarm", daemon=True).start()
+def _peers() -> Iterator[None]:
+    """What torch raises because another process is gone is ours."""
     try:
         yield
-    except Stopped:  # all stop at one step
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
+            raise RankLost(f"another process of this run is gone, or the network to it: {error}") from error
         raise
-    except Exception as error:
-        is_over.set()
-        store.set(_FAILED_KEY, failed_line(error).model_dump_json())
-        time.sleep(2 * _POLL_S)  # the store may be this process' own, and the others must read it before it goes
-        raise
-    finally:
-        is_over.set()
-
-
-def _watch(store: Store, on_alarm: OnAlarm, is_over: threading.Event) -> None:
-    while not is_over.wait(_POLL_S):
-        try:
-            if not store.check([_FAILED_KEY]):
-                continue
-            failed = Failed.model_validate_json(store.get(_FAILED_KEY))
-        except distributed.DistError:  # whoever keeps the store is gone, as at the end of a good run
-            return
-        if not is_over.is_set():
-            on_alarm(failed)

@@ -8,6 +8,7 @@ from bitsmith_core.bundle import EVALS, Evals, QuantizationFacts, Subject, Train
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.wire import Adjustments, Stage
 
+from bitsmith_engine.copies import Copies
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.evaluate.packs import Benchmark
 from bitsmith_engine.evaluate.plan import make_plan
@@ -30,6 +31,7 @@ class Job:
     benchmarks: tuple[Benchmark, ...]
     runtime: Runtime
     ranks: Ranks
+    copies: Copies
     store: StageStore
     adjustments: Adjustments
     on_checkpoint: Callable[[Stage, int, Path, Mapping[str, float]], None]

@@ -12,10 +12,12 @@ from bitsmith_core.bundle import MANIFEST, Environment, Manifest, StageFacts, de
 from bitsmith_core.spec import JobSpec, LoraSettings
 from bitsmith_core.wire import Adjustments, CheckpointSaved, Stage, StageFinished, StageStarted
 
+from bitsmith_engine.copies import Copies, check_equal_models
 from bitsmith_engine.data.examples import Example, check_vocabulary, load_and_hold_out, load_examples
 from bitsmith_engine.errors import BadSpec, DiskFull, OutOfSpace
 from bitsmith_engine.evaluate.benchmarks import open_benchmarks
 from bitsmith_engine.folders import replace_folder
+from bitsmith_engine.joining import OnAlarm, joined_ranks
 from bitsmith_engine.models.opening import Base, open_base
 from bitsmith_engine.pipeline import adapters, evaluating, quantized
 from bitsmith_engine.pipeline.job import Job, Method, Work
@@ -23,7 +25,7 @@ from bitsmith_engine.pipeline.observer import Emit, WireObserver
 from bitsmith_engine.pipeline.ranks import follow, leading
 from bitsmith_engine.pipeline.store import StageStore, run_key
 from bitsmith_engine.ports import Observer
-from bitsmith_engine.runtime import OnAlarm, Ranks, Runtime, choose_runtime, joined_ranks, peak_memory_bytes
+from bitsmith_engine.runtime import Ranks, Runtime, choose_runtime, peak_memory_bytes
 
 
 def run(
@@ -41,7 +43,7 @@ def run(
 
     Args:
         environment: as torchrun makes it for one of several processes: rank 0 does all stages and the others help it
-            to train; OUT is a folder that all of them see. Without it the process is alone.
+            to train. Each machine has INPUTS, and an OUT of its own or the same. Without it the process is alone.
         on_alarm: hears that another of these processes failed while this one may wait for it.
 
     Returns:
@@ -52,8 +54,12 @@ def run(
     """
     environment = environment or {}
     runtime = choose_runtime(spec.settings.resources.device, local_rank=int(environment.get("LOCAL_RANK", "0")))
-    with joined_ranks(environment, runtime.device, on_alarm=on_alarm) as ranks, _lack_of_space(out):
-        run = _Run(spec, inputs, out, runtime, ranks, emit, should_stop, adjustments or Adjustments())
+    joined = joined_ranks(environment, runtime.device, on_alarm=on_alarm, should_stop=should_stop)
+    with joined as ranks, _lack_of_space(out):
+        copies = Copies(ranks, out)
+        if copies.are_needed:
+            check_equal_models(ranks, inputs / "model")
+        run = _Run(spec, inputs, out, runtime, ranks, copies, emit, should_stop, adjustments or Adjustments())
         if ranks.rank:
             run.help()
             return None
@@ -86,12 +92,13 @@ class _Run:
         out: Path,
         runtime: Runtime,
         ranks: Ranks,
+        copies: Copies,
         emit: Emit,
         should_stop: Callable[[], bool],
         adjustments: Adjustments,
     ) -> None:
         self._spec, self._inputs, self._out = spec, inputs, out
-        self._runtime, self._ranks = runtime, ranks
+        self._runtime, self._ranks, self._copies = runtime, ranks, copies
         self._emit, self._should_stop, self._adjustments = emit, should_stop, adjustments
         self._engine_version = version("bitsmith")
         self._store = StageStore(out / "stages", run_key(spec.sha256, self._engine_version))
@@ -131,6 +138,7 @@ class _Run:
             benchmarks=open_benchmarks(self._spec.settings.evaluation.benchmarks, self._inputs / "packs"),
             runtime=self._runtime,
             ranks=self._ranks,
+            copies=self._copies,
             store=self._store,
             adjustments=self._adjustments,
             on_checkpoint=self._announce_checkpoint,

@@ -165,6 +165,7 @@ def calibrate(job: Job, folder: Path, observer: Observer) -> None:
 def train_codes(job: Job, folder: Path, observer: Observer) -> None:
     training = _adjusted(job)
     start = _start(job.spec)
+    job.copies.spread(job.store.folder(start))
     parameters, rest = _load(job, start)
     plan = plan_steps(job.examples, training, seed=job.spec.seed)
     optimizer = DiodeMix(
@@ -191,6 +192,7 @@ def train_codes(job: Job, folder: Path, observer: Observer) -> None:
         floats=tuple(floats.values()),
         float_learning_rate=training.optimizer.float_learning_rate,
         ranks=job.ranks,
+        copies=job.copies,
         on_checkpoint=partial(job.on_checkpoint, Stage.TRAINING),
     )
     if job.ranks.rank == 0:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bitsmith_engine.errors import EngineError
+from bitsmith_engine.errors import EngineError, RankLost
 from bitsmith_engine.runtime import Ranks
 
 _OVER, _HELP = 0, 1
@@ -23,6 +23,8 @@ def leading(ranks: Ranks) -> Iterator[Callable[[], None]]:
     """
     try:
         yield lambda: _say(ranks, _HELP)
+    except RankLost:  # nothing can be said
+        raise
     except EngineError:
         _say(ranks, _OVER)
         raise
@@ -39,6 +41,8 @@ def follow(ranks: Ranks, work: Callable[[], None]) -> None:
     while _hear(ranks) == _HELP:
         try:
             work()
+        except RankLost:
+            raise
         except EngineError as error:
             failure = error
     if failure is not None:

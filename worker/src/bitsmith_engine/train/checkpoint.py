@@ -5,7 +5,7 @@
                         /rank-0.safetensors     that rank's optimizer state and random numbers
 
 The newest complete one counts. It appears by rename, and only then the older ones go away, by a rename as well: whoever
-copies one has it whole or notices. Ranks share the file system.
+copies one has it whole or notices. Rank 0 keeps what ranks on other machines have to go on from.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bitsmith_engine.copies import Copies
 from bitsmith_engine.data.examples import Example
 from bitsmith_engine.folders import sync, take_over
 from bitsmith_engine.runtime import Ranks, Runtime
@@ -73,11 +74,14 @@ class Checkpoints:
         run: what must be equal for a checkpoint to be continued from.
     """
 
-    def __init__(self, folder: Path, run: str, ranks: Ranks, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, run: str, ranks: Ranks, device: torch.device, *, copies: Copies | None = None
+    ) -> None:
         self._folder = folder
         self._run = run
         self._ranks = ranks
         self._device = device
+        self._copies = copies or Copies(ranks, folder)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Called by all ranks together; answers the folder."""
@@ -88,8 +92,12 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         self._wait_for_all()
+        part.mkdir(parents=True, exist_ok=True)  # where rank 0's is not seen
         _write(checkpoint.own, part / _own_file(self._ranks.rank))
         self._wait_for_all()
+        for rank in range(self._ranks.size):
+            self._copies.bring(part / _own_file(rank), source=rank)
+        self._copies.drop(part)
         if is_first:
             _write(checkpoint.weights, part / _WEIGHTS_FILE)
             sizes = {path.name: path.stat().st_size for path in part.iterdir()}
@@ -108,10 +116,13 @@ class Checkpoints:
         if newest.item() == _NOTHING:
             return None
         folder = self._folder / f"step-{int(newest):08d}"
+        self._copies.spread(folder)
         state = _State.model_validate_json((folder / _STATE_FILE).read_bytes())
-        return Checkpoint(
+        found = Checkpoint(
             state.history, load_file(folder / _WEIGHTS_FILE), load_file(folder / _own_file(self._ranks.rank))
         )
+        self._copies.drop(folder)
+        return found
 
     def _newest(self) -> int:
         complete = [folder for folder in self._folder.glob("step-*") if self._is_complete(folder)]

@@ -17,6 +17,7 @@ from bitsmith_core.bundle import TrainingFacts
 from bitsmith_core.spec import LoraTraining, Training
 from torch import Tensor, nn
 
+from bitsmith_engine.copies import Copies
 from bitsmith_engine.data.batching import epoch_order
 from bitsmith_engine.data.examples import Example, check_vocabulary
 from bitsmith_engine.errors import BadData, Diverged, Stopped
@@ -70,15 +71,17 @@ def train(
     floats: Sequence[nn.Parameter] = (),
     float_learning_rate: float = 0.0,
     ranks: Ranks | None = None,
+    copies: Copies | None = None,
     on_checkpoint: OnCheckpoint | None = None,
 ) -> TrainingFacts:
     """Run the plan; the model's quantized weights and `floats` change in place.
 
     Args:
         held_out: what early stopping looks at.
-        checkpoints: a folder of this run's own, seen by all ranks, to continue from; without one it starts anew and
-            ends at the first loss that is not finite.
+        checkpoints: a folder of this run's own, to continue from; without one it starts anew and ends at the first
+            loss that is not finite.
         floats: float parameters of the model that are trained too.
+        copies: for ranks that do not see the folder that rank 0 sees.
         on_checkpoint: hears of each one after a step: how many steps are done, its folder, what was measured then.
 
     Raises:
@@ -111,6 +114,7 @@ def train(
             trained,
             float_learning_rate,
             ranks or Single(),
+            copies,
             on_checkpoint,
         )
         return run.run()
@@ -131,6 +135,7 @@ class _Run:
         floats: Floats,
         float_learning_rate: float,
         ranks: Ranks,
+        copies: Copies | None,
         on_checkpoint: OnCheckpoint | None,
     ) -> None:
         self._on_checkpoint = on_checkpoint
@@ -145,7 +150,7 @@ class _Run:
         self._history = History()
         self._checkpoints: Checkpoints | None = None
         if folder is not None:
-            self._checkpoints = Checkpoints(folder, self._identity(held_out), ranks, runtime.device)
+            self._checkpoints = Checkpoints(folder, self._identity(held_out), ranks, runtime.device, copies=copies)
 
     def run(self) -> TrainingFacts:
         self._continue_or_begin()
