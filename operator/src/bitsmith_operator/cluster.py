@@ -13,6 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from bitsmith_operator.manifests import POOL_LABEL
 from bitsmith_operator.objects import GROUP, VERSION
 
+MANAGER = "bitsmith-operator"  # whose fields the server says they are
 TIMEOUT_S = 15
 PAGE = 500
 NOT_FOUND, CONFLICT, GONE, UNPROCESSABLE = 404, 409, 410, 422
@@ -28,6 +29,7 @@ class Refused(Exception):
 
 class Cluster:
     def __init__(self, api: kubernetes.client.ApiClient) -> None:
+        api.user_agent = MANAGER
         self._core = kubernetes.client.CoreV1Api(api)
         self._custom = kubernetes.client.CustomObjectsApi(api)
         self._api = api
