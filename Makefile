@@ -59,7 +59,7 @@ $(VENV)/.k8s: $(VENV)/.charts
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[k8s]'
 	touch $@
 
-test-k8s: $(VENV)/.k8s ## the operator on a real API server; $$KUBEBUILDER_ASSETS holds etcd, kube-apiserver, kube-controller-manager
+test-k8s: $(VENV)/.k8s ## the operator and the chart on a real API server; $$KUBEBUILDER_ASSETS holds etcd, kube-apiserver, kube-controller-manager, kube-scheduler
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m k8s --timeout 600 tests/k8s
 
 .cache/axe/node_modules/axe-core/axe.min.js:

@@ -19,13 +19,13 @@ from bitsmith_core import jobs
 from bitsmith_core.ids import JobId
 from kube import Kube
 from kubelet import Kubelet
+from releases import CHART, HELM
 from sqlalchemy import text
 
 from tests.worker.conftest import Platform, platform, until  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "operator" / "src" / "bitsmith_operator" / "crds"
-HELM = ROOT / ".cache" / "helm" / "4.3.1" / "helm"
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +120,7 @@ def chart_role(namespace: str) -> list[dict[str, Any]]:
     if not HELM.exists():
         pytest.fail(f"{HELM.relative_to(ROOT)} is absent; make test-k8s fetches it", pytrace=False)
     template = "templates/operator/rbac.yaml"
-    command = [str(HELM), "template", "rel", str(ROOT / "charts" / "bitsmith"), "-n", namespace]
+    command = [str(HELM), "template", "rel", str(CHART), "-n", namespace]
     chosen = ["--set", "operator.enabled=true", "-s", template]
     done = subprocess.run([*command, *chosen], capture_output=True, text=True, check=True)
     return [body for body in yaml.safe_load_all(done.stdout) if body]

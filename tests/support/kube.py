@@ -1,14 +1,14 @@
 """A Kubernetes API server with its controllers on this machine, without nodes, and kubectl for it.
 
-The binaries come from the folder $KUBEBUILDER_ASSETS (the convention of envtest): etcd, kube-apiserver and
-kube-controller-manager. Any version of Kubernetes from 1.20 on.
+The binaries come from the folder $KUBEBUILDER_ASSETS (the convention of envtest): etcd, kube-apiserver,
+kube-controller-manager and, for `scheduling`, kube-scheduler. Any version of Kubernetes from 1.20 on.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,25 @@ class BinariesAbsent(Exception):
     """There is nothing to start."""
 
 
-def assets() -> Path:
+def assets(programs: Sequence[str] = PROGRAMS) -> Path:
     """
     Raises:
         BinariesAbsent
     """
     named = os.environ.get("KUBEBUILDER_ASSETS")
     if not named:
-        raise BinariesAbsent(f"set KUBEBUILDER_ASSETS to a folder with {', '.join(PROGRAMS)} (setup-envtest gets one)")
-    absent = [name for name in PROGRAMS if not (Path(named) / name).exists()]
+        raise BinariesAbsent(
+            f"set KUBEBUILDER_ASSETS to a folder with {', '.join(programs)} (of a release of Kubernetes, and etcd)"
+        )
+    absent = [name for name in programs if not (Path(named) / name).exists()]
     if absent:
         raise BinariesAbsent(f"KUBEBUILDER_ASSETS={named} lacks {', '.join(absent)}")
     return Path(named)
 
 
 class Kube:
-    def __init__(self, folder: Path, url: str, authority: Path) -> None:
-        self.folder, self.url, self._authority = folder, url, authority
+    def __init__(self, folder: Path, url: str, authority: Path, etcd: str) -> None:
+        self.folder, self.url, self.authority, self.etcd = folder, url, authority, etcd
         self.kubeconfig = self.config("admin", TOKEN)
         api = kubernetes.config.new_client_from_config(str(self.kubeconfig))
         self.core = kubernetes.client.CoreV1Api(api)
@@ -64,7 +66,7 @@ class Kube:
                     "current-context": "it",
                     "contexts": [{"name": "it", "context": {"cluster": "it", "user": "me"}}],
                     "clusters": [
-                        {"name": "it", "cluster": {"server": self.url, "certificate-authority": str(self._authority)}}
+                        {"name": "it", "cluster": {"server": self.url, "certificate-authority": str(self.authority)}}
                     ],
                     "users": [{"name": "me", "user": {"token": token}}],
                 }
@@ -128,7 +130,7 @@ def running(folder: Path) -> Iterator[Kube]:
         def is_serving() -> bool:
             if not authority.exists():
                 return False
-            kube[:] = [Kube(folder, f"https://{host}:{port}", authority)]
+            kube[:] = [Kube(folder, f"https://{host}:{port}", authority, etcd)]
             return kube[0].run("get", "--raw", "/readyz").returncode == 0
 
         start(
@@ -143,7 +145,7 @@ def running(folder: Path) -> Iterator[Kube]:
             "kube-controller-manager", lambda: bool(kube[0].run("get", "sa", "default", "-n", "default").stdout),
             f"--kubeconfig={kube[0].kubeconfig}", f"--service-account-private-key-file={key}", "--leader-elect=false",
             f"--bind-address={host}", f"--secure-port={manager}", f"--root-ca-file={authority}",
-            f"--cert-dir={folder / 'manager'}",
+            f"--cert-dir={folder / 'manager'}", *_encrypted_only(binaries / "kube-controller-manager"),
             "--controllers=*,-nodeipam,-nodelifecycle,-route,-service,-cloud-node-lifecycle",
         )  # fmt: skip
         kube[0].core.create_node({"metadata": {"name": NODE}})
@@ -151,6 +153,33 @@ def running(folder: Path) -> Iterator[Kube]:
     finally:
         for child in reversed(children):
             child.stop()
+
+
+@contextmanager
+def scheduling(cluster: Kube) -> Iterator[None]:
+    """Pods are bound to nodes that have room for them.
+
+    Raises:
+        BinariesAbsent
+    """
+    name = "kube-scheduler"
+    binary = assets((name,)) / name
+    flags = [
+        f"--kubeconfig={cluster.kubeconfig}", "--leader-elect=false", f"--bind-address={servers.LOOPBACK}",
+        f"--secure-port={servers.free_port()}", f"--cert-dir={cluster.folder / 'scheduler'}", *_encrypted_only(binary),
+    ]  # fmt: skip
+    child = Child(ChildSpec(name=name, command=[binary, *flags], is_ready=lambda: True), cluster.folder)
+    child.start()
+    try:
+        yield
+    finally:
+        child.stop()
+
+
+def _encrypted_only(binary: Path) -> list[str]:
+    """Programs up to 1.23 open a well-known port without TLS as well, which two of them cannot share."""
+    described = subprocess.run([str(binary), "--help"], capture_output=True, text=True, check=True).stdout
+    return ["--port=0"] if " --port int" in described else []
 
 
 def _make_key(path: Path) -> None:
