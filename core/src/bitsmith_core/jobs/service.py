@@ -221,7 +221,7 @@ def offer(tx: Tx, *, policy: Policy = DEFAULT_POLICY) -> list[JobId]:
     idle = workers.idle_counts(tx)
     if not idle:  # the usual case, twice a second: nothing else is looked at
         return []
-    travelling = shares.travelling_counts(tx, offer_again_after=OFFER_AGAIN_AFTER)
+    travelling = shares.travelling_counts(tx, idle, offer_again_after=OFFER_AGAIN_AFTER)
     free = {pool: count - travelling.get(pool, 0) for pool, count in idle.items() if count > travelling.get(pool, 0)}
     if not free:
         return []

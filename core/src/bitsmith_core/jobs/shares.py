@@ -193,11 +193,15 @@ def locked_to_offer(tx: Tx, job_ids: list[JobId], *, offer_again_after: timedelt
     return {job.id: job for job in tx.scalars(query.execution_options(populate_existing=True))}
 
 
-def travelling_counts(tx: Tx, *, offer_again_after: timedelta) -> dict[str, int]:
-    """By pool, without zeros: queued jobs whose message is on its way to a worker."""
+def travelling_counts(tx: Tx, pools: Collection[str], *, offer_again_after: timedelta) -> dict[str, int]:
+    """Of each of the pools, without zeros: queued jobs whose message is on its way to a worker."""
     query = (
         select(Job.pool, func.count())
-        .where(Job.status == JobStatus.QUEUED, Job.offered_at >= func.now() - offer_again_after)
+        .where(
+            Job.status == JobStatus.QUEUED,
+            Job.pool.in_(pools),
+            Job.offered_at >= func.now() - offer_again_after,
+        )
         .group_by(Job.pool)
     )
     return dict(iter(tx.execute(query)))
