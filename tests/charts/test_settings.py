@@ -11,7 +11,7 @@ from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 from rendered_chart import Container, Object, component, containers, named, of_kind, pod
 
-from tests.charts.conftest import CI_VALUES, Render
+from tests.charts.conftest import CHART, CI_VALUES, Helm, Render
 
 pytestmark = pytest.mark.charts
 
@@ -110,6 +110,26 @@ def test_a_pool_has_the_defaults_and_what_it_changes(render: Render) -> None:
         assert "-cuda" in each["containers"][0]["image"]
     labels = named(objects, "Deployment", "worker-mig")["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "small"
+
+
+def test_a_worker_is_of_the_pool_that_its_values_name(render: Render) -> None:
+    pools = {
+        each.name: each.env["BITSMITH_WORKER_POOL"]["value"]
+        for values in ("external", "everything")
+        for each in containers(render(values))
+        if program(each) == "bitsmith-worker"
+    }
+    of = {name.rpartition("worker-")[2]: pool for name, pool in pools.items()}
+    assert of == {"h100/worker": "default", "mig/worker": "small", "gpu/worker": "default", "cpu/worker": "default"}
+
+
+def test_a_pools_name_is_given_in_one_place(helm: Helm) -> None:
+    """Among a worker's settings it would be silently overridden."""
+    done = helm("template", "rel", str(CHART), "--set", "workerDefaults.settings.pool=h100")
+    assert done.returncode != 0
+    assert "pool" in done.stderr
+    done = helm("template", "rel", str(CHART), "--set", "workerPools.cpu.pool=Not_a_name")
+    assert done.returncode != 0
 
 
 def test_pods_of_the_operator_have_what_workers_of_the_chart_have(render: Render) -> None:
