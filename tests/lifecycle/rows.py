@@ -15,6 +15,7 @@ TABLE = {
     "message repeated": "one attempt",
     "engine killed": "the job goes on from its last checkpoint",
     "worker killed": "another worker goes on from the last checkpoint; the model is the same, bit for bit",
+    "node killed": "the attempt ends; with a node in its place the job goes on to the same model, bit for bit",
     "worker frozen": "what it writes after its lease ran out never becomes visible",
     "claims race": "exactly one wins",
     "postgres restarted": "training goes on, and only the owner of the job publishes",

@@ -1,17 +1,22 @@
-"""python -m bitsmith_worker: one worker, until SIGTERM."""
+"""python -m bitsmith_worker: one worker, or a node that helps one, until SIGTERM."""
 
+import os
+import signal
 import sys
-from functools import partial
+import threading
+from collections.abc import Callable
 
 from bitsmith_core.db import Database
+from bitsmith_core.ids import JobId
 from bitsmith_core.log import configure_logging, get_logger
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings
 from bitsmith_core.storage import S3Store
 
-from bitsmith_worker import workspace
+from bitsmith_worker import machine, workspace
 from bitsmith_worker.app import SharedFlag, make_app, serve
+from bitsmith_worker.node import NodeTools, follow
 from bitsmith_worker.presence import Presence
-from bitsmith_worker.settings import WorkerSettings
+from bitsmith_worker.settings import GangSettings, WorkerSettings
 from bitsmith_worker.tasks import Tools, run_job
 
 log = get_logger()
@@ -21,19 +26,38 @@ def main() -> None:
     configure_logging()
     settings = WorkerSettings()  # type: ignore[call-arg]  # from the environment
     database_settings = DatabaseSettings()  # type: ignore[call-arg]
+    found = machine.look()
+    if found.device == "cuda" and (settings.processes or 1) > found.devices:
+        sys.exit(f"BITSMITH_WORKER_PROCESSES is {settings.processes}, but this worker sees {found.devices} GPUs.")
     for folder in workspace.sweep(settings.scratch):
         log.info("scratch.swept", folder=folder)
 
-    leaving = SharedFlag()
+    gang = GangSettings()
+    database = Database(database_settings)  # of one process; a worker's is that of its pool process
+    store = S3Store(StorageSettings())  # type: ignore[call-arg]
+    if gang.node_rank:
+        follow(NodeTools(settings=settings, gang=gang, database=database, store=store, machine=found))
+        return
+
+    leaving, claimed = SharedFlag(), SharedFlag()
     tools = Tools(
         settings=settings,
-        database=Database(database_settings),  # the pool process's own; this process never connects it
-        store=S3Store(StorageSettings()),  # type: ignore[call-arg]
+        database=database,
+        store=store,
+        machine=found,
+        gang=gang,
         is_leaving=leaving.is_set,
+        on_claim=claimed.set,
     )
-    presence = Presence(settings, Database(database_settings))
-    queue_settings = QueueSettings()  # type: ignore[call-arg]
-    app = make_app(queue_settings, run_job=partial(run_job, tools))
+    presence = Presence(settings, Database(database_settings), found)
+    app = make_app(QueueSettings(), run_job=_taking(tools, leaving))  # type: ignore[call-arg]
+
+    def ready() -> None:
+        presence.start()
+        if settings.once:
+            idle = threading.Timer(settings.idle_within_s, _leave_if_idle, [claimed])
+            idle.daemon = True
+            idle.start()
 
     log.info("worker.started", worker=settings.name, pool=settings.pool)
     status = serve(
@@ -41,13 +65,30 @@ def main() -> None:
         name=settings.name,
         pool=settings.pool,
         leaving=leaving,
-        on_ready=presence.start,
+        on_ready=ready,
         on_leaving=presence.leave,
     )
     presence.leave()
     presence.join()
     log.info("worker.left", worker=settings.name)
     sys.exit(status)
+
+
+def _taking(tools: Tools, leaving: SharedFlag) -> Callable[[JobId], None]:
+    """What the pool process does with a message."""
+
+    def take(job_id: JobId) -> None:
+        if run_job(tools, job_id) and tools.settings.once:
+            leaving.set()  # a message that comes now is left
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    return take
+
+
+def _leave_if_idle(claimed: SharedFlag) -> None:
+    if not claimed.is_set():
+        log.info("worker.idle")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

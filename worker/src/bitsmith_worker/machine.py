@@ -17,18 +17,46 @@ class Machine:
 
 
 def look() -> Machine:
-    """cuda if the driver answers, else cpu."""
+    """cuda if the driver answers and CUDA_VISIBLE_DEVICES hides not every GPU, else cpu."""
     gpus = parse_gpus(_ask_nvidia())
-    if gpus:
-        return Machine(device="cuda", devices=len(gpus), memory_bytes=min(gpus))
-    if Path("/proc/driver/nvidia/version").exists() and (nodes := list(Path("/dev").glob("nvidia[0-9]*"))):
-        return Machine(device="cuda", devices=len(nodes), memory_bytes=None)
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus and (devices := visible(shown, len(gpus))):
+        return Machine(device="cuda", devices=devices, memory_bytes=min(gpus))
+    if not gpus and Path("/proc/driver/nvidia/version").exists():
+        nodes = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        if devices := visible(shown, nodes):
+            return Machine(device="cuda", devices=devices, memory_bytes=None)
     return Machine(device="cpu", devices=1, memory_bytes=host_memory_bytes())
 
 
 def parse_gpus(listed: str) -> list[int]:
     """Bytes of each GPU, from what `nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits` prints."""
     return [int(line) * _MIB for line in listed.splitlines() if line.strip().isdecimal()]
+
+
+def visible(shown: str | None, there: int) -> int:
+    """How many of the machine's GPUs CUDA shows to a program.
+
+    Args:
+        shown: CUDA_VISIBLE_DEVICES: indices or uuids, of which those before the first invalid one count; of MIG's
+            slices a program sees one.
+    """
+    if shown is None or not there:
+        return there
+    count = 0
+    for name in shown.split(","):
+        name = name.strip()
+        if name.startswith("MIG-"):
+            return max(count, 1)
+        if not name.startswith("GPU-") and not (name.isdecimal() and int(name) < there):
+            return count
+        count += 1
+    return min(count, there)
+
+
+def cores() -> int:
+    """Of the CPU, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def oom_kills() -> int | None:

@@ -7,7 +7,8 @@ from bitsmith_core.db import Database
 from bitsmith_core.errors import DatabaseUnavailable
 from bitsmith_core.log import get_logger
 
-from bitsmith_worker import base_models, machine
+from bitsmith_worker import base_models
+from bitsmith_worker.machine import Machine
 from bitsmith_worker.settings import WorkerSettings
 
 log = get_logger()
@@ -16,8 +17,8 @@ log = get_logger()
 class Presence:
     """A thread; it survives outages of Postgres and says goodbye when stopped."""
 
-    def __init__(self, settings: WorkerSettings, database: Database) -> None:
-        self._settings, self._database = settings, database
+    def __init__(self, settings: WorkerSettings, database: Database, found: Machine) -> None:
+        self._settings, self._database, self._found = settings, database, found
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -33,7 +34,7 @@ class Presence:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        found = machine.look()
+        found = self._found
         is_new = is_heard = True
         while not self._leaving.is_set():
             try:

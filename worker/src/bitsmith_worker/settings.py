@@ -5,9 +5,10 @@ import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from bitsmith_core.pools import DEFAULT_POOL, PoolName
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +28,11 @@ class WorkerSettings(BaseSettings):
         min_length=1,
         description="command the engine is started with; SPEC INPUTS OUT are added (JSON list)",
     )
+    processes: int | None = Field(
+        default=None, ge=1, description="of the engine, for jobs whose training can be shared; else one for each GPU"
+    )
+    once: bool = Field(default=False, description="end after one attempt, however it went")
+    idle_within_s: float = Field(default=300, gt=0, description="with once: end if no attempt begins for so long")
     lease_s: float = Field(default=90, gt=0, description="a silent worker loses its job after this")
     heartbeat_s: float = Field(default=15, gt=0, description="pause between two extensions of the lease")
     presence_s: float = Field(default=5, gt=0, description="pause between two reports; workers count as alive for 20 s")
@@ -54,3 +60,27 @@ class WorkerSettings(BaseSettings):
     def fence_s(self) -> float:
         """Without a heartbeat for so long the attempt stops itself, well before another may start."""
         return self.lease_s * 2 / 3
+
+
+class GangSettings(BaseSettings):
+    """Several nodes that train for one job, from BITSMITH_*. One of them is the worker, the others help it."""
+
+    model_config = SettingsConfigDict(env_prefix="BITSMITH_", frozen=True, populate_by_name=True)
+
+    nodes: int = Field(default=1, ge=1, description="of the gang; all have equally many processes")
+    node_rank: int = Field(
+        default=0,
+        ge=0,
+        validation_alias=AliasChoices("BITSMITH_NODE_RANK", "JOB_COMPLETION_INDEX"),
+        description="0 leads; Kubernetes tells it to the pods of an Indexed Job",
+    )
+    leader_host: str = Field(default="", description="how the other nodes reach the one that leads")
+    leader_port: int = Field(default=29500, ge=1, le=65535, description="that its processes listen on")
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> Self:
+        if self.node_rank >= self.nodes:
+            raise ValueError(f"BITSMITH_NODE_RANK is {self.node_rank}, but BITSMITH_NODES is {self.nodes}")
+        if self.node_rank and not self.leader_host:
+            raise ValueError("BITSMITH_LEADER_HOST is needed on every node but the first")
+        return self

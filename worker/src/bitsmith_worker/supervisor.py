@@ -1,10 +1,9 @@
-"""Runs one engine process from start to end and says how it ended. Knows processes and the wire, nothing of jobs.
+"""Runs one engine from start to end and says how it ended. Knows processes and the wire, nothing of jobs.
 
-The engine lives in its own session; its stdin stays open as long as we live, so that it notices when we do not. It gets
-no credentials: whatever BITSMITH_* holds is for us.
+Its processes live in sessions of their own; their stdin stays open as long as we live, so that they notice when we do
+not. They get no credentials: whatever BITSMITH_* holds is for us.
 """
 
-import os
 import queue
 import signal
 import subprocess
@@ -15,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from bitsmith_core import telemetry, wire
-from bitsmith_core.engines import engine_environment
+from bitsmith_core import wire
 from bitsmith_core.log import get_logger
 from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
 
-from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.heartbeat import POLL_S, Ending
 from bitsmith_worker.machine import oom_kills
+from bitsmith_worker.ranks import ALONE, Death, Ranks, Share
 
 log = get_logger()
 
@@ -30,13 +28,14 @@ _LONGEST_LINE = 1_000_000  # bytes
 _STRAYS_SHOWN = 10
 _EVIDENCE_LINES, _EVIDENCE_CHARS = 20, 2000
 _LAST_WORDS_S = 2.0  # for output after the end: a process that escaped its session may hold the pipe open
+_AFTERMATH_S = 5.0  # for rank 0 to say why another rank failed, which that one told it
 
 
 class Ended(NamedTuple):
     """How an engine ended, and what is left to be seen of it."""
 
     outcome: Finished | Failed | Ending
-    status: int  # as Popen gives it, negative for a signal
+    status: int  # of the process that decided it, as Popen gives it: negative for a signal
     log_end: str
 
 
@@ -48,8 +47,9 @@ def supervise(
     on_line: Callable[[Line], None],
     ending: Callable[[], Ending | None],
     stop_within_s: Callable[[Ending], float],
+    share: Share = ALONE,
 ) -> Ended:
-    """Run the engine to its end.
+    """Run the engine to its end, which is that of its first process; the others end with it, or it with them.
 
     Args:
         folder: its working folder.
@@ -58,12 +58,14 @@ def supervise(
         ending: asked many times a second why the engine must stop. It is asked to with SIGTERM and ended after
             stop_within_s; it is ended at once if the attempt may not write any more.
         stop_within_s: how long it gets; a graver reason later may cut that short.
+        share: the engine's processes on this machine, rank 0 among them.
 
     Raises:
         AttemptFailed: the engine could not be started.
     """
     oom_kills_before = oom_kills()
-    process = _start(command, folder, log_file)
+    ranks = Ranks(command, share, folder=folder, log_file=log_file)
+    process = ranks.first
     lines: queue.Queue[bytes | None] = queue.Queue(maxsize=10_000)
     assert process.stdout is not None
     threading.Thread(target=_read, args=(process.stdout, lines), name="engine-lines", daemon=True).start()
@@ -97,27 +99,40 @@ def supervise(
                 if not reason.may_write:
                     kill_at = 0.0
                 elif asked is None:
-                    process.terminate()
+                    ranks.terminate()
                 kill_at = min(kill_at, time.monotonic() + stop_within_s(reason))
                 asked = reason
+            if last_word is None and (deaths := ranks.deaths()):
+                is_told = all(death.status == ExitStatus.FAILED for death in deaths)
+                kill_at = min(kill_at, time.monotonic() + _AFTERMATH_S) if is_told else 0.0
             if time.monotonic() > kill_at:
-                _kill_session(process)
-        _kill_session(process)  # what it started and left behind
+                ranks.kill()
+        ranks.kill()  # the other ranks, what they started and left behind
         deadline = time.monotonic() + _LAST_WORDS_S
         while not is_silent and not (lines.empty() and time.monotonic() > deadline):
             is_silent = _hear_next(lines, hear, within_s=POLL_S)
     finally:
-        if process.poll() is None:
-            _kill_session(process)
-            process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+        ranks.close()
     if strays > _STRAYS_SHOWN:
         log.warning("engine.said_much_else", lines=strays)
     evidence = log_tail(log_file)
     memory_ran_out = oom_kills_before is None or oom_kills() != oom_kills_before
-    outcome = judge(process.returncode, last_word, asked=asked, evidence=evidence, memory_ran_out=memory_ran_out)
-    return Ended(outcome=outcome, status=process.returncode, log_end=evidence)
+    status = decisive(process.returncode, last_word, ranks.deaths())
+    word = last_word if status == process.returncode else None
+    outcome = judge(status, word, asked=asked, evidence=evidence, memory_ran_out=memory_ran_out)
+    return Ended(outcome=outcome, status=status, log_end=evidence)
+
+
+def decisive(status: int, last_word: Finished | Failed | None, deaths: Sequence[Death]) -> int:
+    """The status that says why the engine ended: that of its first process, or of the one that took it along.
+
+    Args:
+        deaths: ranks that ended badly before we ended any, in the order of their ends.
+    """
+    for death in sorted(deaths, key=lambda death: death.status >= 0):  # a killed rank makes others fail; stable
+        has_reason = death.status >= 0 and isinstance(last_word, Failed)
+        return status if death.rank == 0 or has_reason or isinstance(last_word, Finished) else death.status
+    return status
 
 
 def judge(
@@ -180,29 +195,6 @@ def log_tail(log_file: Path) -> str:
     return "\n".join(text.splitlines()[-_EVIDENCE_LINES:])[-_EVIDENCE_CHARS:]
 
 
-def _start(command: Sequence[str], folder: Path, log_file: Path) -> subprocess.Popen[bytes]:
-    try:
-        with log_file.open("ab") as stderr:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=folder,
-                env={**engine_environment(os.environ), **_trace()},
-                start_new_session=True,
-            )
-    except OSError as error:
-        problem = f"The engine could not be started: {error}. Check BITSMITH_WORKER_ENGINE on this worker."
-        raise AttemptFailed(FailureClass.INFRA, "engine_not_started", problem) from error
-
-
-def _trace() -> dict[str, str]:
-    """OpenTelemetry's variable for programs that are started as part of a trace."""
-    traceparent = telemetry.traceparent()
-    return {} if traceparent is None else {"TRACEPARENT": traceparent}
-
-
 def _read(stdout: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
     with stdout:
         while raw := stdout.readline(_LONGEST_LINE):
@@ -224,12 +216,6 @@ def _hear_next(lines: queue.Queue[bytes | None], hear: Callable[[bytes], None], 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-
-
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    """End the engine and whatever it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _with_evidence(problem: str, evidence: str) -> str:

@@ -11,21 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from bitsmith_core import files, jobs, registry, telemetry
+from bitsmith_core import jobs, registry, telemetry
 from bitsmith_core.bundle import Manifest
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.errors import DatabaseUnavailable, FilesGone, LeaseLost, NotFound
-from bitsmith_core.files import File
-from bitsmith_core.ids import FileId, JobId
-from bitsmith_core.jobs import Checkpoint, DesiredState, EngineEnd, Lease
+from bitsmith_core.ids import JobId
+from bitsmith_core.jobs import DesiredState, EngineEnd, Lease
 from bitsmith_core.log import bind_job, get_logger
 from bitsmith_core.registry import evals
-from bitsmith_core.registry.evals import Bundle
 from bitsmith_core.spec import JobSpec
 from bitsmith_core.storage import ObjectStore
 from bitsmith_core.telemetry import SpanKind
-from bitsmith_core.wire import Adjustments, Failed, FailureClass, Finished, Line, Stage, StageFinished, StageStarted
-from pydantic import ValidationError
+from bitsmith_core.wire import Failed, FailureClass, Finished, Line, Stage, StageFinished, StageStarted
 
 from bitsmith_worker import tracing
 from bitsmith_worker.engine_log import EngineLog
@@ -33,7 +30,10 @@ from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.heartbeat import AttemptOver, Ending, Heartbeat
 from bitsmith_worker.journal import Journal
 from bitsmith_worker.keeping import Keeper
-from bitsmith_worker.settings import WorkerSettings
+from bitsmith_worker.machine import Machine
+from bitsmith_worker.order import read_order
+from bitsmith_worker.ranks import processes_of, share_of
+from bitsmith_worker.settings import GangSettings, WorkerSettings
 from bitsmith_worker.supervisor import Ended, supervise
 from bitsmith_worker.workspace import Workspace
 
@@ -51,7 +51,10 @@ class Tools:
     settings: WorkerSettings
     database: Database
     store: ObjectStore
+    machine: Machine
+    gang: GangSettings
     is_leaving: Callable[[], bool]
+    on_claim: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,35 +66,28 @@ class Result:
     evaluates: str | None = None  # name@version; None: the bundle is a version of its own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What was asked, and what is there already."""
+def run_job(tools: Tools, job_id: JobId) -> bool:
+    """Make one attempt at the job, if it is there to be claimed. Safe to deliver late, twice, or never.
 
-    spec: JobSpec
-    training: File | None
-    validation: File | None
-    version: Bundle | None  # to be evaluated
-    packs: list[File]
-    checkpoints: list[Checkpoint]
-    adjustments: Adjustments | None
-
-
-def run_job(tools: Tools, job_id: JobId) -> None:
-    """Make one attempt at the job, if it is there to be claimed. Safe to deliver late, twice, or never."""
+    Returns:
+        Whether an attempt was made.
+    """
     with bind_job(job_id=job_id), _also_on_sigterm(tools.is_leaving) as is_leaving:
         if is_leaving():
             log.info("message.left", reason="this worker is leaving")
-            return
+            return False
         claimed_at = time.monotonic()
         lease = _claim(tools, job_id)
         if lease is None:
-            return
+            return False
 
+        tools.on_claim()
         heartbeat = Heartbeat(tools.settings, tools.database, lease, claimed_at=claimed_at, is_leaving=is_leaving)
         with heartbeat, telemetry.span("job.attempt", job_id=job_id, attempt_number=lease.attempt) as span:
             outcome, end = _attempt(tools, lease, heartbeat)
             tracing.note_outcome(span, outcome)
             _settle(tools, lease, heartbeat, outcome, end)
+    return True
 
 
 def _claim(tools: Tools, job_id: JobId) -> Lease | None:
@@ -131,7 +127,7 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
             ),
             _transfers() as transfers,
         ):
-            order = _order(tools, lease, heartbeat)
+            order = _patiently(tools, heartbeat, partial(read_order, lease=lease))
             with _stage(journal, Stage.FETCHING):
                 fetched = heartbeat.wait_for(
                     transfers.submit(
@@ -148,7 +144,7 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
                 if fetched:
                     log.info("attempt.goes_on", fetched=fetched)
 
-            ended = _run_engine(tools, lease, heartbeat, workspace, journal, transfers)
+            ended = _run_engine(tools, lease, heartbeat, workspace, journal, transfers, order.spec)
             end = _end_of(ended, workspace)
             if not isinstance(ended.outcome, Finished):
                 return ended.outcome, end
@@ -172,41 +168,6 @@ def _attempt(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> tuple[Result |
         return Failed(failure=FailureClass.UNKNOWN, code="worker_error", message=problem), end
 
 
-def _order(tools: Tools, lease: Lease, heartbeat: Heartbeat) -> Order:
-    def read(tx: Tx) -> Order:
-        job = jobs.get(tx, lease.job_id)
-        spec = JobSpec.model_validate(job.spec)
-        return Order(
-            spec=spec,
-            training=None if spec.training_file is None else files.get(tx, FileId(spec.training_file)),
-            validation=None if spec.validation_file is None else files.get(tx, FileId(spec.validation_file)),
-            version=None if spec.evaluates is None else _version(tx, spec.evaluates, lease),
-            packs=[files.get(tx, file_id) for file_id in _pack_ids(spec)],
-            checkpoints=jobs.checkpoints(tx, lease.job_id),
-            adjustments=Adjustments.model_validate(job.adjustments) if job.adjustments else None,
-        )
-
-    try:
-        return _patiently(tools, heartbeat, read)
-    except ValidationError as error:
-        problem = f"This worker does not understand the job's spec; is it older than the API? {error}"
-        raise AttemptFailed(FailureClass.CONFIG, "spec_not_understood", problem) from error
-
-
-def _version(tx: Tx, reference: str, lease: Lease) -> Bundle:
-    try:
-        return evals.bundle(tx, reference, project=lease.project)
-    except NotFound as error:
-        raise AttemptFailed(FailureClass.DATA, "version_gone", f"Nothing is left to be evaluated: {error}.") from error
-
-
-def _pack_ids(spec: JobSpec) -> list[FileId]:
-    """The files of all benchmarks, each once: one pack may serve several tasks."""
-    benchmarks = spec.settings.evaluation.benchmarks
-    named = {name for benchmark in benchmarks for name in (benchmark.file, benchmark.fewshot_file) if name is not None}
-    return [FileId(name) for name in sorted(named)]
-
-
 def _run_engine(
     tools: Tools,
     lease: Lease,
@@ -214,6 +175,7 @@ def _run_engine(
     workspace: Workspace,
     journal: Journal,
     transfers: ThreadPoolExecutor,
+    spec: JobSpec,
 ) -> Ended:
     keeper = Keeper(
         workspace, lease, transfers, commit=partial(_patiently, tools, heartbeat), on_lease_lost=heartbeat.lose
@@ -226,6 +188,9 @@ def _run_engine(
         keeper.hear(line)
         stages.hear(line)
 
+    share = share_of(
+        spec, tools.gang, processes=processes_of(spec, asked=tools.settings.processes, found=tools.machine), lease=lease
+    )
     ended = supervise(
         [*tools.settings.engine, str(workspace.spec_file), str(workspace.inputs), str(workspace.out)],
         folder=workspace.folder,
@@ -233,6 +198,7 @@ def _run_engine(
         on_line=on_line,
         ending=heartbeat.ending,
         stop_within_s=lambda why: tools.settings.pause_within_s if why.can_wait else tools.settings.engine_stop_s,
+        share=share,
     )
     stages.close()
     outcome = ended.outcome

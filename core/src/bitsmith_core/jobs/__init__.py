@@ -16,6 +16,7 @@ from bitsmith_core.jobs.attempting import (
 )
 from bitsmith_core.jobs.fairness import Policy
 from bitsmith_core.jobs.leases import Lease, extend
+from bitsmith_core.jobs.leases import of_worker as lease_of
 from bitsmith_core.jobs.repository import attempts, checkpoints, oldest_wait_seconds
 from bitsmith_core.jobs.service import (
     belongs_to,
@@ -63,6 +64,7 @@ __all__ = [
     "get",
     "keep_checkpoint",
     "keep_log",
+    "lease_of",
     "offer",
     "oldest_wait_seconds",
     "outbox",

@@ -125,6 +125,17 @@ def extend(tx: Tx, lease: Lease, *, ttl: timedelta) -> DesiredState:
     return DesiredState(desired)
 
 
+def of_worker(tx: Tx, worker: str) -> Lease | None:
+    """The live lease of a worker, for the nodes that help it: all they may write with it is that the attempt failed."""
+    query = select(Job).where(
+        Job.status == JobStatus.RUNNING, Job.lease_worker == worker, Job.lease_expires_at > func.now()
+    )
+    job = tx.scalar(query.order_by(Job.lease_expires_at.desc()).limit(1))
+    if job is None or job.lease_token is None:
+        return None
+    return Lease(job_id=job.id, project=job.project_id, token=job.lease_token, attempt=job.attempt_no, worker=worker)
+
+
 def held(tx: Tx, lease: Lease) -> Job:
     """The job, locked for this transaction, if the lease still holds.
 
