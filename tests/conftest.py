@@ -25,14 +25,21 @@ from bitsmith_core.storage import S3Store
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.lifecycle.rows import (  # noqa: F401  # hooks
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_generate_tests,
-    pytest_terminal_summary,
-)
+from tests.lifecycle.rows import note_rows
+from tests.lifecycle.rows import pytest_configure as pytest_configure  # hooks
+from tests.lifecycle.rows import pytest_generate_tests as pytest_generate_tests
+from tests.lifecycle.rows import pytest_terminal_summary as pytest_terminal_summary
 
 ROOT = Path(__file__).parents[1]
+SLOW_FIRST = ("openai", "e2e", "lifecycle", "worker", "client/test_lab.py")
+"""Whole platforms: begun first, so that of several processes none is left with them at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    note_rows(items)
+    slow_first = {ROOT / "tests" / name: place for place, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: min(slow_first.get(place, len(slow_first)) for place in (item.path, item.path.parent)))
 
 
 @pytest.fixture(autouse=True)

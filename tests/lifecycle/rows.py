@@ -39,7 +39,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repetition", range(1, times + 1), ids=lambda number: f"time {number}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def note_rows(items: list[pytest.Item]) -> None:
+    """Each test of the failure table counts for its row."""
     for item in items:
         for mark in item.iter_markers(_MARK):
             (row,) = mark.args
