@@ -46,11 +46,13 @@ class Site:
 
     def end(self) -> None:
         """Pools first: pods that are given minutes to leave hold a namespace for as long."""
-        self.cluster.run("delete", "workerpool", "--all", "-n", self.release.namespace)
-        self.until_workers(0)
-        self.release.run("uninstall", self.release.name, "--ignore-not-found", "--wait")
-        self.database.close()
-        self._admin(f"DROP DATABASE {self.database_name} WITH (FORCE)")
+        try:
+            self.cluster.run("delete", "workerpool", "--all", "-n", self.release.namespace)
+            self.until_workers(0)
+            self.release.run("uninstall", self.release.name, "--ignore-not-found", "--wait")
+        finally:
+            self.database.close()
+            self._admin(f"DROP DATABASE {self.database_name} WITH (FORCE)")
 
     def apply(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         self._make({"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec})
