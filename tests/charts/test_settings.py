@@ -155,7 +155,8 @@ def test_the_operator_may_do_what_it_does_and_no_more(render: Render) -> None:
     roles = of_kind(render("everything"), "Role")
     found = {(group, resource, verb) for role in roles if component(role) == "operator" for rule in role["rules"]
              for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}  # fmt: skip
-    assert {("bitsmith.dev", "finetunejobs/status", "patch"), ("", "pods", "create"), ("", "pods", "delete")} <= found
+    assert {("bitsmith.dev", "finetunejobs/status", "patch"), ("", "pods", "create"), ("", "pods", "delete"),
+            ("batch", "jobs", "create"), ("batch", "jobs", "delete"), ("", "services", "create")} <= found  # fmt: skip
     assert not [entry for entry in found if "*" in entry or "secrets" in entry]
 
 

@@ -79,9 +79,9 @@ class Scene:
         return child
 
     def kubelet(self, **environment: str) -> Kubelet:
-        def start(name: str) -> Child:
-            scratch = str(self.platform.folder / name)
-            return self.platform.start_worker(name, BITSMITH_WORKER_SCRATCH=scratch, **environment)
+        def start(name: str, settings: dict[str, str]) -> Child:
+            ours = {"BITSMITH_WORKER_SCRATCH": str(self.platform.folder / name), **environment}
+            return self.platform.start_worker(name, **{**settings, **ours})
 
         return Kubelet(self.cluster, self.namespace, start)
 

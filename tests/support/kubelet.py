@@ -1,8 +1,9 @@
-"""A kubelet for worker pods, without containers: each pod of a pool is a worker's process on this machine."""
+"""A kubelet for worker pods, without containers: each pod of a pool, or of its Jobs, is a worker's process here."""
 
 import contextlib
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from bitsmith_client.lab.child import Child
@@ -10,7 +11,8 @@ from bitsmith_operator.manifests import POOL_LABEL
 from kube import NODE, Kube
 from kubernetes.client import ApiException
 
-StartWorker = Callable[[str], Child]
+StartWorker = Callable[[str, dict[str, str]], Child]
+"""Of a pod: its name, and the worker's settings that it spells out."""
 
 
 class Kubelet:
@@ -66,8 +68,23 @@ class Kubelet:
             elif pod.metadata.deletion_timestamp is not None:
                 self._end(name)
             elif name not in self.workers:
-                self.workers[name] = self._start_worker(name)
+                self.workers[name] = self._start_worker(name, _settings(pod))
                 self._patch(name, {"phase": "Running"})
+            elif pod.spec.restart_policy == "Never" and pod.status.phase == "Running":
+                self._look_for_its_end(name)
+
+    def _look_for_its_end(self, name: str) -> None:
+        worker = self.workers[name]
+        if worker.is_running():
+            return
+        is_good = worker.exit_status == 0
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        ended = {"reason": "Completed" if is_good else "Error", "exitCode": 0 if is_good else 137, "finishedAt": at}
+        container = {
+            "name": "worker", "image": "i", "imageID": "i", "ready": False, "restartCount": 0,
+            "state": {"terminated": ended},
+        }  # fmt: skip
+        self._patch(name, {"phase": "Succeeded" if is_good else "Failed", "containerStatuses": [container]})
 
     def _end(self, name: str) -> None:
         worker = self.workers.pop(name, None)
@@ -79,3 +96,8 @@ class Kubelet:
 
     def _patch(self, name: str, status: dict[str, Any]) -> None:
         self._core.patch_namespaced_pod_status(name, self._namespace, {"status": status})
+
+
+def _settings(pod: Any) -> dict[str, str]:
+    (container,) = pod.spec.containers
+    return {each.name: each.value for each in container.env if each.name.startswith("BITSMITH_") and each.value}

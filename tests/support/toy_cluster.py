@@ -14,6 +14,9 @@ class ToyCluster(Cluster):
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {"finetunejobs": {}, "workerpools": {}}
         self.pods: dict[str, dict[str, Any]] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.services: dict[str, dict[str, Any]] = {}
+        self.server = (1, 33)
         self.writes: list[str] = []
         self.refusal: str | None = None
 
@@ -46,6 +49,28 @@ class ToyCluster(Cluster):
 
     def delete_pod(self, namespace: str, name: str) -> None:
         self.pods.pop(name, None)
+
+    def version(self) -> tuple[int, int]:
+        return self.server
+
+    def list_jobs(self, namespace: str) -> list[dict[str, Any]]:
+        return copy.deepcopy(list(self.jobs.values()))
+
+    def create_job(self, manifest: dict[str, Any]) -> None:
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        job = copy.deepcopy(manifest)
+        job["metadata"]["uid"] = str(uuid4())
+        self.jobs[job["metadata"]["name"]] = job
+
+    def delete_job(self, namespace: str, name: str) -> None:
+        self.jobs.pop(name, None)
+
+    def list_services(self, namespace: str) -> list[dict[str, Any]]:
+        return copy.deepcopy(list(self.services.values()))
+
+    def create_service(self, manifest: dict[str, Any]) -> None:
+        self.services[manifest["metadata"]["name"]] = copy.deepcopy(manifest)
 
     def apply(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         """kubectl apply: a new object, or another spec for the one of that name."""

@@ -1,7 +1,7 @@
 """The Kubernetes API: what this operator reads and writes there, as plain dicts. The only importer of `kubernetes`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ class Cluster:
     def __init__(self, api: kubernetes.client.ApiClient) -> None:
         api.user_agent = MANAGER
         self._core = kubernetes.client.CoreV1Api(api)
+        self._batch = kubernetes.client.BatchV1Api(api)
         self._custom = kubernetes.client.CustomObjectsApi(api)
         self._api = api
 
@@ -93,17 +94,23 @@ class Cluster:
                 GROUP, VERSION, namespace, plural, name, body=body, _request_timeout=TIMEOUT_S
             )
 
+    def version(self) -> tuple[int, int]:
+        """Of the server, such as (1, 33).
+
+        Raises:
+            ClusterUnavailable
+        """
+        with _all_unavailable(), _translated():
+            found = kubernetes.client.VersionApi(self._api).get_code(_request_timeout=TIMEOUT_S)
+        return int(found.major), int(found.minor.rstrip("+"))
+
     def list_pods(self, namespace: str) -> list[dict[str, Any]]:
         """Those of all pools, with what was created a moment ago: not from the server's cache, which lags.
 
         Raises:
             ClusterUnavailable
         """
-        with _all_unavailable(), _translated():
-            answer = self._core.list_namespaced_pod(namespace, label_selector=POOL_LABEL, _request_timeout=TIMEOUT_S)
-        listed = self._api.sanitize_for_serialization(answer)
-        items: list[dict[str, Any]] = listed["items"]
-        return items
+        return self._list(self._core.list_namespaced_pod, namespace)
 
     def create_pod(self, manifest: dict[str, Any]) -> None:
         """
@@ -111,15 +118,7 @@ class Cluster:
             ClusterUnavailable
             Refused: by a quota, by policy, or because the pool asks for what no pod can be.
         """
-        try:
-            with _translated():
-                self._core.create_namespaced_pod(
-                    manifest["metadata"]["namespace"], manifest, _request_timeout=TIMEOUT_S
-                )
-        except ApiException as error:
-            if error.status in (400, 403, CONFLICT, UNPROCESSABLE):
-                raise Refused(_words(error)) from error
-            raise _unavailable(error) from error
+        self._create(self._core.create_namespaced_pod, manifest)
 
     def delete_pod(self, namespace: str, name: str) -> None:
         """
@@ -128,6 +127,44 @@ class Cluster:
         """
         with _gone_is_fine(), _translated():
             self._core.delete_namespaced_pod(name, namespace, _request_timeout=TIMEOUT_S)
+
+    def list_jobs(self, namespace: str) -> list[dict[str, Any]]:
+        """Those of all pools. Raises ClusterUnavailable."""
+        return self._list(self._batch.list_namespaced_job, namespace)
+
+    def create_job(self, manifest: dict[str, Any]) -> None:
+        """Raises ClusterUnavailable and Refused."""
+        self._create(self._batch.create_namespaced_job, manifest)
+
+    def delete_job(self, namespace: str, name: str) -> None:
+        """With its pods. Raises ClusterUnavailable."""
+        with _gone_is_fine(), _translated():
+            self._batch.delete_namespaced_job(
+                name, namespace, propagation_policy="Background", _request_timeout=TIMEOUT_S
+            )
+
+    def list_services(self, namespace: str) -> list[dict[str, Any]]:
+        """Those of all pools. Raises ClusterUnavailable."""
+        return self._list(self._core.list_namespaced_service, namespace)
+
+    def create_service(self, manifest: dict[str, Any]) -> None:
+        """Raises ClusterUnavailable and Refused."""
+        self._create(self._core.create_namespaced_service, manifest)
+
+    def _list(self, of_namespace: Callable[..., Any], namespace: str) -> list[dict[str, Any]]:
+        with _all_unavailable(), _translated():
+            answer = of_namespace(namespace, label_selector=POOL_LABEL, _request_timeout=TIMEOUT_S)
+        items: list[dict[str, Any]] = self._api.sanitize_for_serialization(answer)["items"]
+        return items
+
+    def _create(self, in_namespace: Callable[..., Any], manifest: dict[str, Any]) -> None:
+        try:
+            with _translated():
+                in_namespace(manifest["metadata"]["namespace"], manifest, _request_timeout=TIMEOUT_S)
+        except ApiException as error:
+            if error.status in (400, 403, CONFLICT, UNPROCESSABLE):
+                raise Refused(_words(error)) from error
+            raise _unavailable(error) from error
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 from bitsmith_core.wire import FailureClass
 
+from bitsmith_operator.objects import WORKER_LABEL
+
 _REASONS = {
     "Evicted": (FailureClass.INFRA, "evicted", "Its pod was evicted"),
     "Preempting": (FailureClass.INFRA, "preempted", "Its pod made room for another"),
@@ -32,8 +34,9 @@ class Loss:
 
 def losses(pod: dict[str, Any]) -> Iterator[Loss]:
     """Ends of the pod, or of its container, that Kubernetes is sure of; an open question is left to the lease."""
-    name, status = pod["metadata"]["name"], pod.get("status") or {}
-    where = {"pod": name, "node": (pod.get("spec") or {}).get("nodeName")}
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    name = (metadata.get("labels") or {}).get(WORKER_LABEL, metadata["name"])
+    where = {"pod": metadata["name"], "node": (pod.get("spec") or {}).get("nodeName")}
     for container in status.get("containerStatuses") or []:
         for state in (container.get("state"), container.get("lastState")):
             ended = (state or {}).get("terminated")

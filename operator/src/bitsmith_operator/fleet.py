@@ -50,6 +50,34 @@ class Plan:
     surplus_since: datetime | None  # since when there are more than wanted; None: there are not
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A Kubernetes Job of a pool, whose worker has its name and makes one attempt."""
+
+    name: str
+    is_leaving: bool
+    finished_at: datetime | None
+    worker: Worker
+    is_busy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Of a pool whose Jobs end by themselves: nothing is ever ended here that may be at work."""
+
+    create: int
+    forget: tuple[str, ...]  # finished long ago; older servers leave that to others
+
+
+def launch(runs: Sequence[Run], *, wanted: int, kept_for: timedelta, now: datetime) -> Launch:
+    open_runs = sum(run.finished_at is None and not run.is_leaving for run in runs)
+    old = [run for run in runs if run.finished_at is not None and now - run.finished_at > kept_for]
+    return Launch(
+        create=max(0, wanted - open_runs),
+        forget=tuple(run.name for run in old if not run.is_leaving and not run.is_busy),
+    )
+
+
 def share(waiting: Mapping[str, int], names: Sequence[str], sizes: Sequence[Size], busy: Sequence[int]) -> list[int]:
     """Workers wanted of each WorkerPool: what runs stays where it is, what waits goes where room is first. Those whose
     workers are of one pool, by name, are filled in order; those of another have nothing to do with it.

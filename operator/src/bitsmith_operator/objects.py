@@ -10,6 +10,8 @@ from pydantic.alias_generators import to_camel
 
 GROUP = "bitsmith.dev"
 VERSION = "v1alpha1"
+WORKER_LABEL = f"{GROUP}/worker"  # of a Job's pods: how the worker among them is called
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 Raw = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 """A piece of a pod, as Kubernetes has it; the API server checks it when the pod is made."""
@@ -79,6 +81,14 @@ class WorkerPoolSpec(_Object):
     pool: PoolName = Field(
         default=DEFAULT_POOL, description="of workers, by name: the pods take jobs whose resources.pool says it"
     )
+    mode: Literal["resident", "job"] = Field(
+        default="resident",
+        description="resident: pods that take one job after the other. job: a Kubernetes Job for each attempt, which "
+        "Kueue can admit",
+    )
+    nodes: int = Field(
+        default=1, ge=1, le=64, description="with mode job: pods that train together for one attempt (an Indexed Job)"
+    )
     min_workers: int = Field(default=0, ge=0, le=10_000, description="kept even when there is nothing to do")
     max_workers: int = Field(default=1, ge=0, le=10_000)
     order: int = Field(default=0, ge=-1000, le=1000, description="pools with a lower one are filled first")
@@ -106,7 +116,16 @@ class WorkerPoolSpec(_Object):
     def _least_is_least(self) -> "WorkerPoolSpec":
         if self.min_workers > self.max_workers:
             raise ValueError(f"minWorkers {self.min_workers} is more than maxWorkers {self.max_workers}")
+        if self.mode == "job" and self.min_workers:
+            raise ValueError(f"minWorkers is {self.min_workers}, but a pool of mode job keeps no workers; leave it out")
+        if self.mode == "resident" and self.nodes > 1:
+            raise ValueError(f"nodes is {self.nodes}, but only pools of mode job have several; set mode: job")
         return self
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether Kueue says when a Job of this pool starts."""
+        return QUEUE_LABEL in self.labels
 
 
 class WorkerPool(_Object):

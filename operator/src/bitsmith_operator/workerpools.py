@@ -1,4 +1,4 @@
-"""WorkerPools get and lose pods, and what Kubernetes knows of a pod's end is told to the attempt in it."""
+"""WorkerPools get and lose pods, or get Jobs, and what Kubernetes knows of a pod's end is told to the attempt in it."""
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +16,7 @@ from bitsmith_operator import evidence, fleet, mirror
 from bitsmith_operator.cluster import Cluster, Refused
 from bitsmith_operator.manifests import POOL_LABEL, TEMPLATE_ANNOTATION, template_digest, worker_pod
 from bitsmith_operator.objects import WorkerPool
+from bitsmith_operator.runs import Runs, run_of
 from bitsmith_operator.settings import OperatorSettings
 from bitsmith_operator.statuses import Statuses
 
@@ -37,6 +38,7 @@ class _Memory:
 class WorkerPools:
     def __init__(self, database: Database, cluster: Cluster, statuses: Statuses, settings: OperatorSettings) -> None:
         self._database, self._cluster, self._statuses, self._settings = database, cluster, statuses, settings
+        self._runs = Runs(cluster, settings.pods)
         self._memories: dict[str, _Memory] = {}
 
     def look(self, namespace: str) -> None:
@@ -51,7 +53,8 @@ class WorkerPools:
             return
         pools = [pair for pair in map(self._read, bodies) if pair is not None]
         pools.sort(key=lambda pair: (pair[0].spec.order, pair[0].metadata.name))
-        self._size(namespace, pools, pods)
+        has_jobs = any(pool.spec.mode == "job" for pool, _ in pools)
+        self._size(namespace, pools, pods, self._cluster.list_jobs(namespace) if has_jobs else [])
 
     def _tell_losses(self, pods: Sequence[dict[str, Any]]) -> None:
         now = utc_now()
@@ -81,9 +84,10 @@ class WorkerPools:
         namespace: str,
         pools: Sequence[tuple[WorkerPool, dict[str, Any]]],
         pods: Sequence[dict[str, Any]],
+        batch: Sequence[dict[str, Any]],
     ) -> None:
         now, memory = utc_now(), self._memories.setdefault(namespace, _Memory())
-        names = [pod["metadata"]["name"] for pod in pods]
+        names = [body["metadata"]["name"] for body in [*pods, *batch]]
         with self._database.transaction() as tx:
             waiting = jobs.cluster.waiting(tx, but_for=names)
             workers = {seen.worker.name: seen for seen in jobs.workers.those(tx, names)}
@@ -95,6 +99,8 @@ class WorkerPools:
             if name not in workers or not workers[name].is_alive
         }
         of_pools = [[_pod(pod, workers, at_work, memory) for pod in pods if _belongs(pod, pool)] for pool, _ in pools]
+        jobs_of_pools = [[body for body in batch if _belongs(body, pool)] for pool, _ in pools]
+        runs_of_pools = [[run_of(body, workers, at_work) for body in mine] for mine in jobs_of_pools]
         sizes = [
             fleet.Size(
                 least=pool.spec.min_workers,
@@ -103,12 +109,17 @@ class WorkerPools:
             )
             for pool, _ in pools
         ]
-        busy = [sum(pod.is_busy for pod in mine) for mine in of_pools]
+        busy = [
+            sum(pod.is_busy for pod in mine) + sum(run.is_busy for run in runs)
+            for mine, runs in zip(of_pools, runs_of_pools, strict=True)
+        ]
         wanted = fleet.share(waiting, [pool.spec.pool for pool, _ in pools], sizes, busy)
-        for (pool, body), mine, size, count in zip(pools, of_pools, sizes, wanted, strict=True):
+        for at, (pool, body) in enumerate(pools):
+            mine, runs, size, count = of_pools[at], runs_of_pools[at], sizes[at], wanted[at]
+            has_jobs = pool.spec.mode == "job"
             planned = fleet.plan(
                 mine,
-                wanted=count,
+                wanted=0 if has_jobs else count,  # pods may be left of another mode
                 idle_for=size.idle_for,
                 template=template_digest(pool, self._settings.pods),
                 surplus_since=memory.surplus_since.get(pool.metadata.uid),
@@ -116,7 +127,11 @@ class WorkerPools:
                 now=now,
             )
             problem = self._do(namespace, pool, planned, memory)
-            status = _status(pool, mine, wanted=count, problem=problem, before=body.get("status") or {}, now=now)
+            if has_jobs:
+                busy_pods = sum(pod.is_busy for pod in mine)
+                problem = self._runs.keep(pool, runs, wanted=count - busy_pods, now=now)
+                problem = self._runs.name_nodes(pool, jobs_of_pools[at]) or problem
+            status = _status(pool, mine, runs, wanted=count, problem=problem, before=body.get("status") or {}, now=now)
             self._statuses.write(PLURAL, body, status, now=now)
 
     def _do(self, namespace: str, pool: WorkerPool, planned: fleet.Plan, memory: _Memory) -> str | None:
@@ -177,6 +192,7 @@ def _worker(seen: jobs.workers.Seen | None) -> fleet.Worker:
 def _status(
     pool: WorkerPool,
     pods: Sequence[fleet.Pod],
+    runs: Sequence[fleet.Run],
     *,
     wanted: int,
     problem: str | None,
@@ -184,17 +200,24 @@ def _status(
     now: datetime,
 ) -> dict[str, Any]:
     here = [pod for pod in pods if not pod.is_leaving and not pod.is_dead]
+    open_runs = [run for run in runs if not run.is_leaving and run.finished_at is None]
     return {
-        "workers": len(here),
-        "ready": sum(pod.worker is fleet.Worker.ALIVE for pod in here),
-        "busy": sum(pod.is_busy for pod in here),
+        "workers": len(here) + len(open_runs),
+        "ready": [*(pod.worker for pod in here), *(run.worker for run in open_runs)].count(fleet.Worker.ALIVE),
+        "busy": [*(pod.is_busy for pod in here), *(run.is_busy for run in open_runs)].count(True),
         "draining": sum(pod.is_draining for pod in here),
         "wanted": wanted,
         "selector": f"{POOL_LABEL}={pool.metadata.name}",
         "observedGeneration": pool.metadata.generation,
         "conditions": mirror.conditions(
-            [("Ready", problem is None, "AsWanted" if problem is None else "PodRefused", problem or "")],
+            [("Ready", problem is None, _reason(pool, problem), problem or "")],
             before.get("conditions") or [],
             now,
         ),
     }
+
+
+def _reason(pool: WorkerPool, problem: str | None) -> str:
+    if problem is None:
+        return "AsWanted"
+    return "JobRefused" if pool.spec.mode == "job" else "PodRefused"
