@@ -1,6 +1,7 @@
 """What machines of one run see of rank 0's files, and how long its processes wait for each other."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from bitsmith_core.wire import FailureClass
 from bitsmith_engine import joining
 from bitsmith_engine.copies import Copies
-from bitsmith_engine.errors import RanksMissing, Stopped
+from bitsmith_engine.errors import RanksMissing, Stopped, ToldBy
 from bitsmith_engine.joining import joined_ranks
 from bitsmith_engine.runtime import Single
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # exported without saying so
@@ -106,3 +107,24 @@ def test_a_process_that_shows_nothing_new_is_noticed_and_one_that_is_over_is_not
     assert failed is not None
     assert (failed.failure, failed.code) == (FailureClass.INFRA, "rank_lost")
     assert "rank 1" in failed.message
+
+
+def test_processes_that_wait_for_different_numbers_of_others_say_so_instead() -> None:
+    """Node 0 has one GPU and node 1 two, say: neither number would ever be met by the other's count."""
+    port = str(a_free_port())
+    told: list[str] = []
+
+    def join(rank: int, size: int) -> None:
+        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": str(size)}
+        with pytest.raises((RanksMissing, ToldBy)) as caught, joined_ranks(there, torch.device("cpu")):
+            raise AssertionError("they cannot have met")
+        told.append(str(caught.value))
+
+    threads = [threading.Thread(target=join, args=(rank, size)) for rank, size in ((0, 2), (1, 3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert "every node needs as many" in told[0]

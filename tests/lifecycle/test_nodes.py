@@ -79,7 +79,7 @@ def test_two_nodes_make_one_model_even_if_one_dies_and_comes_back(
 
 
 @pytest.mark.failure("node killed")
-def test_a_node_whose_process_was_killed_says_so_at_once_and_helps_again(
+def test_a_node_says_that_its_process_was_killed_or_that_it_leaves_and_ends_with_the_attempt(
     platform: Platform,
     gang: Gang,
     spec: JobSpec,  # noqa: F811
@@ -90,7 +90,15 @@ def test_a_node_whose_process_was_killed_says_so_at_once_and_helps_again(
     until(lambda: len(ranks_of(helper)) == 1 and len(ranks_of(leader)) == 1, within_s=PATIENCE_S, what="two ranks")
     os.kill(ranks_of(helper)[1].pid, signal.SIGKILL)
     until(lambda: platform.outcomes(job_id)[:1] == ["infra"], what="the attempt's end")
-    assert "On node 1:" in (platform.attempts(job_id)[0].reason_message or "")
+    lost = platform.attempts(job_id)[0]
+    assert "On node 1:" in (lost.reason_message or "")
+    assert lost.evidence["devices"] == 2, "both nodes' CPUs were held"
+
+    until(lambda: len(ranks_of(helper)) == 1 and len(ranks_of(leader)) == 1, within_s=PATIENCE_S, what="two ranks")
+    helper.stop()
+    until(lambda: platform.outcomes(job_id)[:2] == ["infra", "yield"], what="the end of the second attempt")
+    assert platform.attempts(job_id)[1].reason_code == "node_left"
+    helper = gang.helper()
 
     until(lambda: len(ranks_of(helper)) == 1 and len(ranks_of(leader)) == 1, within_s=PATIENCE_S, what="two ranks")
     ranks = [*ranks_of(helper).values(), *ranks_of(leader).values()]

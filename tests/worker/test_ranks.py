@@ -4,13 +4,18 @@ import json
 import signal
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from bitsmith_core.ids import DEFAULT_PROJECT, JobId
+from bitsmith_core.jobs import Lease
 from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished
 from bitsmith_worker import machine
 from bitsmith_worker.machine import Machine
-from bitsmith_worker.ranks import ALONE, Death, Ranks, Share, processes_of
+from bitsmith_worker.ranks import ALONE, Death, Ranks, Share, processes_of, share_of
+from bitsmith_worker.settings import GangSettings
 from bitsmith_worker.supervisor import decisive, supervise
+from pydantic import ValidationError
 
 from tests.engine.conftest import toy_spec
 
@@ -49,6 +54,34 @@ def test_every_rank_is_told_what_torchrun_tells() -> None:
         assert (one["WORLD_SIZE"], one["LOCAL_WORLD_SIZE"]) == ("4", "2")
         assert (one["MASTER_ADDR"], one["MASTER_PORT"], one["TORCHELASTIC_RUN_ID"]) == ("node-0", "29500", "a1")
     assert ALONE.environment(0) == {}
+
+
+def test_a_node_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
+    assert not GangSettings().is_helper, "pods of an Indexed Job that nobody called a gang"
+    monkeypatch.setenv("BITSMITH_NODES", "4")
+    with pytest.raises(ValidationError, match="BITSMITH_LEADER_HOST is needed"):
+        GangSettings()
+    monkeypatch.setenv("BITSMITH_LEADER_HOST", "node-0")
+    assert (GangSettings().is_helper, GangSettings().node_rank) == (True, 2)
+    monkeypatch.setenv("BITSMITH_NODE_RANK", "4")
+    with pytest.raises(ValidationError, match="BITSMITH_NODE_RANK is 4, but BITSMITH_NODES is 4"):
+        GangSettings()
+
+
+def test_the_ranks_of_all_nodes_are_all_there_once() -> None:
+    lease = Lease(job_id=JobId("ftjob-1"), project=DEFAULT_PROJECT, token=uuid4(), attempt=1, worker="gang")
+    shares = [
+        share_of(toy_spec(), GangSettings(nodes=3, node_rank=rank, leader_host="node-0"), processes=2, lease=lease)
+        for rank in range(3)
+    ]
+    told = [share.environment(local_rank) for share in shares for local_rank in range(2)]
+    assert [one["RANK"] for one in told] == ["0", "1", "2", "3", "4", "5"]
+    assert {one["WORLD_SIZE"] for one in told} == {"6"}
+    assert {one["MASTER_PORT"] for one in told} == {"29500"}
+    assert [one["MASTER_ADDR"] for one in told] == ["127.0.0.1"] * 2 + ["node-0"] * 4
+    assert {one["TORCHELASTIC_RUN_ID"] for one in told} == {f"ftjob-1-{lease.label}"}
+    assert share_of(toy_spec("lora"), GangSettings(nodes=3), processes=1, lease=lease) is ALONE
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def joined_ranks(
         should_stop: asked while the others are waited for.
 
     Raises:
-        RanksMissing: not all came in time.
+        RanksMissing: not all came in time, or they do not agree on how many they are.
         Stopped
     """
     size = int(environment.get("WORLD_SIZE", "1"))
@@ -88,14 +88,30 @@ def _meet(environment: Mapping[str, str], rank: int, size: int, should_stop: Cal
     run = environment.get("TORCHELASTIC_RUN_ID", "run")
     store = PrefixStore(f"{run}/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", found)
     try:
+        _check_size(store, rank, size)
         store.set(_beat_key(rank), "0")
         arrived = store.add("arrived", 1)
         while arrived < size:
+            if store.check([_FAILED_KEY]):
+                raise ToldBy(Failed.model_validate_json(store.get(_FAILED_KEY)))
             wait()
             arrived = store.add("arrived", 0)
     except distributed.DistError as error:
         raise RankLost(f"rank 0 went while the processes of this run were gathering: {error}") from error
     return store
+
+
+def _check_size(store: Store, rank: int, size: int) -> None:
+    """All wait for as many, or they would wait for ever."""
+    agreed = int(store.compare_set("size", "", str(size)))
+    if agreed == size:
+        return
+    error = RanksMissing(
+        f"rank {rank} of this run waits for {size} processes and others for {agreed}; every node needs as many: "
+        "equally many GPUs, or BITSMITH_WORKER_PROCESSES"
+    )
+    store.set(_FAILED_KEY, failed_line(error).model_dump_json())
+    raise error
 
 
 def _connected(environment: Mapping[str, str], rank: int) -> Store | None:
@@ -105,9 +121,9 @@ def _connected(environment: Mapping[str, str], rank: int) -> Store | None:
         store: Store = distributed.TCPStore(  # type: ignore[attr-defined]  # torch exports it without saying so
             host, port, is_master=keeps_it, wait_for_workers=False, timeout=_TRY_FOR
         )
-    except distributed.DistError:
-        if keeps_it:  # the port is taken, and will be
-            raise
+    except distributed.DistError as error:
+        if keeps_it:
+            raise RanksMissing(f"rank 0 cannot listen on port {port}, so nobody can come: {error}") from error
         return None
     store.set_timeout(_LONGEST_WAIT)
     return store

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from bitsmith_core.db import Database
 from bitsmith_core.ids import JobId
@@ -35,7 +36,7 @@ def main() -> None:
     gang = GangSettings()
     database = Database(database_settings)  # of one process; a worker's is that of its pool process
     store = S3Store(StorageSettings())  # type: ignore[call-arg]
-    if gang.node_rank:
+    if gang.is_helper:
         follow(NodeTools(settings=settings, gang=gang, database=database, store=store, machine=found))
         return
 
@@ -49,7 +50,8 @@ def main() -> None:
         is_leaving=leaving.is_set,
         on_claim=claimed.set,
     )
-    presence = Presence(settings, Database(database_settings), found)
+    of_all_nodes = replace(found, devices=found.devices * gang.nodes)  # as alike as they must be
+    presence = Presence(settings, Database(database_settings), of_all_nodes)
     app = make_app(QueueSettings(), run_job=_taking(tools, leaving))  # type: ignore[call-arg]
 
     def ready() -> None:

@@ -108,10 +108,10 @@ class _Help:
         except AttemptFailed as failed:
             self._tell(failed.line)
         except DatabaseUnavailable as error:
-            self._tell(_lost(f"A node could not read what to do: {error}."))
+            self._tell(_lost(f"The database did not say what to do: {error}."))
         except Exception as error:  # the outermost edge of an attempt
             log.exception("node.broke")
-            self._tell(_lost(f"A node broke: {type(error).__name__}: {error}".replace("\0", "")))
+            self._tell(_lost(f"It broke: {type(error).__name__}: {error}".replace("\0", "")))
         while self._goes_on():  # nothing more to do here
             time.sleep(_POLL_S)
         log.info("attempt.left", attempt=self._lease.attempt)
@@ -169,7 +169,7 @@ class _Help:
         if self._leaving.is_set():
             self._leave_at = min(self._leave_at, time.monotonic() + self._tools.settings.engine_stop_s)
         if time.monotonic() > self._leave_at and not self._is_over:
-            self._tell(_lost("A node was told to leave.", code="node_left"))
+            self._tell(Failed(failure=FailureClass.YIELD, code="node_left", message="It was told to leave."))
         if not self._is_over and time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             lease = self._leader.look()
             self._looked_at = time.monotonic()
@@ -204,5 +204,5 @@ class _Help:
         self._is_over = True
 
 
-def _lost(message: str, *, code: str = "node_lost") -> Failed:
-    return Failed(failure=FailureClass.INFRA, code=code, message=message)
+def _lost(message: str) -> Failed:
+    return Failed(failure=FailureClass.INFRA, code="node_lost", message=message)

@@ -85,9 +85,9 @@ def share_of(spec: JobSpec, gang: GangSettings, *, processes: int, lease: Lease)
         return ALONE
     return Share(
         here=processes,
-        first=gang.node_rank * processes,
+        first=gang.node_rank * processes if gang.is_helper else 0,
         total=gang.nodes * processes,
-        host=gang.leader_host if gang.node_rank else "127.0.0.1",
+        host=gang.leader_host if gang.is_helper else "127.0.0.1",
         port=gang.leader_port if gang.nodes > 1 else 0,
         run=f"{lease.job_id}-{lease.label}",
     )

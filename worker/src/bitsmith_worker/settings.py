@@ -79,8 +79,13 @@ class GangSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Self:
-        if self.node_rank >= self.nodes:
+        if self.nodes > 1 and self.node_rank >= self.nodes:
             raise ValueError(f"BITSMITH_NODE_RANK is {self.node_rank}, but BITSMITH_NODES is {self.nodes}")
-        if self.node_rank and not self.leader_host:
+        if self.is_helper and not self.leader_host:
             raise ValueError("BITSMITH_LEADER_HOST is needed on every node but the first")
         return self
+
+    @property
+    def is_helper(self) -> bool:
+        """Whether this node helps a worker. The index of an Indexed Job alone says nothing: its pods may be workers."""
+        return self.nodes > 1 and self.node_rank > 0
