@@ -80,7 +80,7 @@ def test_the_flip_rate_is_the_last_one_of_each_job_in_training(platform: Platfor
         for first, rates in ((1, [0.5, 0.25]), (3, [0.125, 0.0625])):
             columns: dict[str, list[float | None]] = {"flip_rate": list(rates)}
             jobs.record(tx, lease, Metrics(stage=Stage.TRAINING, steps=[first, first + 1], columns=columns))
-    assert samples(platform.client)[f'bitsmith_training_flip_rate{{job="{job_id}"}}'] == 0.0625
+    assert samples(platform.client)[f'bitsmith_training_flip_rate{{job_id="{job_id}"}}'] == 0.0625
     platform.finish(lease)
     assert not [name for name in samples(platform.client) if name.startswith("bitsmith_training_flip_rate")]
 
@@ -93,7 +93,7 @@ def test_the_flip_rate_is_that_of_the_step_repeated_last_when_training_went_back
             columns: dict[str, list[float | None]] = {"flip_rate": list(rates)}
             steps = list(range(first, first + len(rates)))
             jobs.record(tx, lease, Metrics(stage=Stage.TRAINING, steps=steps, columns=columns))
-    assert samples(platform.client)[f'bitsmith_training_flip_rate{{job="{job_id}"}}'] == 0.125
+    assert samples(platform.client)[f'bitsmith_training_flip_rate{{job_id="{job_id}"}}'] == 0.125
 
 
 def test_estimates_are_held_against_what_was_measured(platform: Platform) -> None:

@@ -15,6 +15,7 @@ from tests.charts.conftest import CHART, ROOT, Render
 pytestmark = pytest.mark.charts
 
 ADDED_BY_PROMETHEUS = {"namespace"}
+OVERWRITTEN_BY_PROMETHEUS = {"job", "instance"}  # at a scrape, unless told to keep what it found
 
 
 def expressions() -> dict[str, str]:
@@ -49,6 +50,7 @@ def test_every_metric_asked_for_is_exported_with_its_labels(database: Database) 
     exported = labels_by_metric(database)
     asked = expressions()
     assert len(asked) > 20
+    assert not [name for name, labels in exported.items() if labels & OVERWRITTEN_BY_PROMETHEUS]
     for place, expression in asked.items():
         names = re.findall(r"(bitsmith_\w+)(?:\{([^}]*)\})?", expression)
         assert names, place

@@ -101,7 +101,7 @@ def _of_attempts(tx: Tx) -> Iterator[Metric]:
 
     flips = GaugeMetricFamily(
         "bitsmith_training_flip_rate", "Part of the codes that the last step changed, of jobs in training.",
-        labels=["job"],
+        labels=["job_id"],  # not job, which is Prometheus' own
     )  # fmt: skip
     for job_id, rate in jobs.figures.flip_rates(tx).items():
         flips.add_metric([job_id], rate)
