@@ -110,6 +110,17 @@ def test_compose_is_read_by_the_programs_it_starts() -> None:
         assert set(services[name]["environment"]) <= known, name
 
 
+def test_one_host_has_a_model_before_anybody_brings_one() -> None:
+    """A volume without a folder of the host begins as a copy of what the image has there: the tiny model."""
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    (image,) = re.findall(r"make-smoke-model (\S+)/bitsmith-smoke", (ROOT / "docker" / "worker.Dockerfile").read_text())
+    (mount,) = (each for each in services["services"]["worker"]["volumes"] if "BITSMITH_MODELS" in each)
+    assert mount == f"${{BITSMITH_MODELS:-models}}:{image}:ro"
+    assert "models" in services["volumes"]
+    assert "BITSMITH_WORKER_MODELS" not in services["services"]["worker"]["environment"]
+    assert f"BITSMITH_WORKER_MODELS={image}" in (ROOT / "docker" / "worker.Dockerfile").read_text()
+
+
 def test_passwords_are_made_anew_and_are_all_that_compose_asks_for() -> None:
     once, again = (subprocess.run([ROOT / "docker" / "make-env"], capture_output=True, text=True, check=True).stdout
                    for _ in range(2))  # fmt: skip
