@@ -8,7 +8,8 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG SOURCE_DATE_EPOCH=0
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+# pip reads the last one the other way round: 0 is no byte code, which finish-environment makes.
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=0
 WORKDIR /src
 COPY docker/build-requirements.txt docker/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --quiet -r docker/build-requirements.txt && python -m venv /opt/bitsmith
