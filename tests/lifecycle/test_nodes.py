@@ -26,15 +26,15 @@ class Gang:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
 
-    def leader(self) -> Child:
-        child = self._start("leader", rank=0)
+    def leader(self, **environment: str) -> Child:
+        child = self._start("leader", rank=0, **environment)
         until(lambda: self._platform.is_present("gang"), what="the worker's first report")
         return child
 
-    def helper(self) -> Child:
-        return self._start("helper", rank=1)
+    def helper(self, **environment: str) -> Child:
+        return self._start("helper", rank=1, **environment)
 
-    def _start(self, name: str, *, rank: int) -> Child:
+    def _start(self, name: str, *, rank: int, **environment: str) -> Child:
         return self._platform.start_worker(
             name,
             BITSMITH_WORKER_NAME="gang",
@@ -44,6 +44,7 @@ class Gang:
             JOB_COMPLETION_INDEX=str(rank),
             BITSMITH_LEADER_HOST="127.0.0.1",
             BITSMITH_LEADER_PORT=str(self._port),
+            **environment,
         )
 
 
@@ -107,3 +108,25 @@ def test_a_node_says_that_its_process_was_killed_or_that_it_leaves_and_ends_with
     platform.until_status(job_id, JobStatus.CANCELLED)
     until(lambda: not any(rank.is_running() for rank in ranks), what="the end of both")
     assert helper.is_running()
+
+
+def test_nodes_that_are_there_for_one_attempt_end_by_themselves(
+    platform: Platform,
+    gang: Gang,
+    spec: JobSpec,  # noqa: F811
+) -> None:
+    """As pods of an Indexed Job do: it is complete when all have ended well."""
+    platform.scheduler()
+    once = {"BITSMITH_WORKER_ONCE": "true", "BITSMITH_WORKER_IDLE_WITHIN_S": "60"}
+    nodes = [gang.helper(**once), gang.leader(**once)]
+    document = spec.model_dump(mode="json")
+    document["method"]["qsft"]["training"] |= {"epochs": 1}
+    job_id = submit(platform, JobSpec.model_validate(document))
+    platform.until_status(job_id, JobStatus.SUCCEEDED, within_s=PATIENCE_S)
+    until(lambda: not any(node.is_running() for node in nodes), what="the end of both")
+    assert [node.exit_status for node in nodes] == [0, 0]
+
+    nodes = [gang.helper(**once), gang.leader(**once | {"BITSMITH_WORKER_IDLE_WITHIN_S": "3"})]
+    until(lambda: not any(node.is_running() for node in nodes), what="the end of two that nothing came to")
+    assert [node.exit_status for node in nodes] == [0, 0]
+    assert platform.outcomes(job_id) == ["succeeded"]
