@@ -31,7 +31,8 @@ class Release:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """helm; nothing is checked."""
         assert HELM.exists(), f"{HELM.relative_to(ROOT)} is absent; make test-k8s fetches it"
-        homes = dict.fromkeys(("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"), str(self.cluster.folder))
+        wanted = ("HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
+        homes = dict.fromkeys(wanted, str(self.cluster.folder))
         return subprocess.run(
             [str(HELM), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace, *arguments],
             capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], **homes},
