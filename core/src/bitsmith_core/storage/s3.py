@@ -19,6 +19,8 @@ from bitsmith_core.storage.base import ObjectInfo
 # keep it below 300 MB where one stream of 1.5 GB took 1.3 GB).
 _RANGE_BYTES = 16 * 2**20
 
+_CONNECTIONS_KEPT = 16  # for threads that work at once; with urllib3's one, each further request connects anew
+
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -27,6 +29,7 @@ class S3Store:
         self._bucket = settings.bucket
         secret = settings.secret_key.get_secret_value()
         pool = urllib3.PoolManager(
+            maxsize=_CONNECTIONS_KEPT,
             timeout=urllib3.Timeout(connect=10, read=120),
             retries=urllib3.Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
