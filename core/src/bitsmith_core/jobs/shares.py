@@ -20,17 +20,19 @@ RUNNING_LIMIT = "running_jobs"  # in a project's limits
 
 _SAMPLE = text(
     """
+    WITH running AS MATERIALIZED (  -- first, whatever the planner believes of how many there are
+        SELECT jobs.project_id, attempts.started_at, coalesce((attempts.evidence->>'devices')::int, 1) AS devices
+        FROM jobs JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt_no
+        WHERE jobs.status = 'running'
+    )
     UPDATE projects SET charge = sampled.charge, charged_at = now()
     FROM (
         SELECT projects.id,
                projects.charge * exp(-ln(2) * extract(epoch FROM now() - projects.charged_at) / :half_life_s)
                + coalesce(sum(
-                     extract(epoch FROM now() - greatest(projects.charged_at, attempts.started_at))
-                     * coalesce((attempts.evidence->>'devices')::int, 1)
-                 ) FILTER (WHERE attempts.job_id IS NOT NULL), 0) AS charge
-        FROM projects
-        LEFT JOIN jobs ON jobs.project_id = projects.id AND jobs.status = 'running'
-        LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt_no
+                     extract(epoch FROM now() - greatest(projects.charged_at, running.started_at)) * running.devices
+                 ), 0) AS charge
+        FROM projects LEFT JOIN running ON running.project_id = projects.id
         GROUP BY projects.id
     ) AS sampled
     WHERE projects.id = sampled.id AND (projects.charge > 0 OR sampled.charge > 0)
