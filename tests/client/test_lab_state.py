@@ -93,3 +93,12 @@ def test_postgres_gets_a_private_folder_elsewhere_where_its_account_cannot_enter
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700  # ours to leave alone
     folder.rmdir()
+
+
+def test_no_port_of_the_object_store_is_another_s_second_one(tmp_path: Path) -> None:
+    """The server takes 10000 above each port as well, and does not start where two of all these are equal."""
+    for _ in range(300):
+        spec = servers.seaweedfs(tmp_path, port=servers.free_port(), access_key="a", secret_key="s")
+        ports = [int(word.partition(".port=")[2]) for word in map(str, spec.command) if ".port=" in word]
+        assert len(ports) == 5
+        assert len({*ports, *(port + 10_000 for port in ports)}) == 10

@@ -23,15 +23,24 @@ from bitsmith_client.lab.child import Account, ChildSpec, StartFailed
 
 LOOPBACK = "127.0.0.1"
 USER = "bitsmith"
+_FIRST_PORT, _SECOND_PORT = 20_000, 10_000
 
 
 def free_port() -> int:
-    """A loopback port P where P + 10000 is free too: SeaweedFS takes both."""
+    """A loopback port P where P + 10000 is free too: SeaweedFS takes both. None is another's P + 10000."""
     for _ in range(1000):
-        port = random.randrange(20_000, 50_000)
-        if is_free(port) and is_free(port + 10_000):
+        port = random.randrange(_FIRST_PORT, _FIRST_PORT + _SECOND_PORT)
+        if is_free(port) and is_free(port + _SECOND_PORT):
             return port
-    raise StartFailed("no free loopback port between 20000 and 50000")
+    raise StartFailed(f"no free loopback port from {_FIRST_PORT} on")
+
+
+def _other_ports(port: int, count: int) -> list[int]:
+    """So many free ones, each different."""
+    found = {port}
+    while len(found) <= count:
+        found.add(free_port())
+    return sorted(found - {port})
 
 
 def postgres_folder(state: Path) -> Path:
@@ -104,14 +113,15 @@ def seaweedfs(folder: Path, *, port: int, access_key: str, secret_key: str) -> C
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config.write_text(json.dumps({"identities": [identity]}))
+    master, volume, filer, admin = _other_ports(port, 4)
     options = {
         "dir": data,
         "ip": LOOPBACK,
         "ip.bind": LOOPBACK,  # the default is every interface
-        "master.port": free_port(),
-        "volume.port": free_port(),
-        "filer.port": free_port(),
-        "admin.port": free_port(),
+        "master.port": master,
+        "volume.port": volume,
+        "filer.port": filer,
+        "admin.port": admin,
         "s3.port": port,
         "s3.config": config,
         "s3.port.iceberg": 0,
