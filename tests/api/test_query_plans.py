@@ -362,18 +362,6 @@ def test_it_is_answered_from_an_index_and_looks_at_little(full: Tx, question: st
         assert explained.pages < MOST_PAGES, explained.told()
 
 
-def test_a_pool_with_nothing_to_do_costs_little_however_many_jobs_wait_in_others(full: Tx) -> None:
-    """Its free workers are asked for twice a second."""
-    with undone(full):
-        full.execute(
-            text("UPDATE jobs SET status = 'queued', lease_token = NULL, pool = 'l40s' WHERE status <> 'queued'")
-        )
-        jobs.workers.report(full, name="large", device="cuda", local_models=[], pool="h100")
-        full.execute(text("UPDATE workers SET is_draining = true WHERE name <> 'large'"))
-        for explained in explain(full, jobs.offer):
-            assert explained.pages < MOST_PAGES, explained.told()
-
-
 @pytest.mark.parametrize("question", registry_questions.BROWSED)
 def test_browsing_reads_no_table_twice(full: Tx, question: str) -> None:
     """What is sorted or counted is read once, whole; a version that is not the newest costs nothing but its place."""
