@@ -192,6 +192,7 @@ def test_a_worker_killed_in_training_costs_that_stage_only(
     assert not [pid for pid in killed if psutil.pid_exists(pid)], "the engine outlived its supervisor"
 
 
+@pytest.mark.slow
 def test_a_flushed_broker_loses_no_job(stack: Stack, bitsmith: Bitsmith, data: dict[str, str]) -> None:
     first = bitsmith.jobs.create(request(data, "busy", epochs=6))
     second = bitsmith.jobs.create(request(data, "flushed", epochs=1))
