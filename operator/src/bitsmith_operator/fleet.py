@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
 SILENT_FOR = timedelta(minutes=15)  # images are large; a pod without a word from a worker for so long is replaced
 
@@ -17,6 +18,14 @@ class Worker(StrEnum):
     ABSENT = "absent"  # never reported, or left
     ALIVE = "alive"
     SILENT = "silent"  # reported once. It may be at work behind a broken network, and so may all after an outage
+
+    @classmethod
+    def of(cls, is_alive: bool | None) -> Self:
+        """
+        Args:
+            is_alive: None: the database knows nobody of that name.
+        """
+        return cls.ABSENT if is_alive is None else cls.ALIVE if is_alive else cls.SILENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

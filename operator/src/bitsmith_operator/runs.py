@@ -1,7 +1,7 @@
 """WorkerPools of mode job: a Kubernetes Job for each attempt, and for several nodes the names they meet by."""
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,12 +39,8 @@ class Runs:
             return problem
         for _ in range(planned.create):
             manifest = worker_job(pool, self._defaults, suffix=secrets.token_hex(3))
-            try:
-                self._cluster.create_job(manifest)
-            except Refused as error:
-                log.warning("job.refused", pool=pool.metadata.name, reason=str(error))
-                return str(error)
-            log.info("job.created", name=manifest["metadata"]["name"], pool=pool.metadata.name)
+            if (problem := refusal(self._cluster.create_job, manifest, pool)) is not None:
+                return problem
         return None
 
     def name_nodes(self, pool: WorkerPool, bodies: Sequence[dict[str, Any]]) -> str | None:
@@ -62,11 +58,8 @@ class Runs:
         for job in open_jobs:
             if job.name in there:
                 continue
-            try:
-                self._cluster.create_service(gang_service(pool, job))
-            except Refused as error:
-                log.warning("service.refused", pool=pool.metadata.name, reason=str(error))
-                return str(error)
+            if (problem := refusal(self._cluster.create_service, gang_service(pool, job), pool)) is not None:
+                return problem
         return None
 
     def _too_old(self, pool: WorkerPool) -> str | None:
@@ -78,16 +71,31 @@ class Runs:
         return f"{wish}, which Kubernetes has from {needed} on; this server is {found}."
 
 
+def refusal(create: Callable[[dict[str, Any]], None], manifest: dict[str, Any], pool: WorkerPool) -> str | None:
+    """Make an object of a pool; answers why the cluster does not want it, if so.
+
+    Raises:
+        ClusterUnavailable
+    """
+    kind = manifest["kind"].lower()
+    try:
+        create(manifest)
+    except Refused as error:
+        log.warning(f"{kind}.refused", pool=pool.metadata.name, reason=str(error))
+        return str(error)
+    log.info(f"{kind}.created", name=manifest["metadata"]["name"], pool=pool.metadata.name)
+    return None
+
+
 def run_of(body: dict[str, Any], workers: Mapping[str, jobs.workers.Seen], at_work: Collection[str]) -> fleet.Run:
     metadata = body["metadata"]
     name = metadata["name"]
     seen = workers.get(name)
-    state = fleet.Worker.ABSENT if seen is None else fleet.Worker.ALIVE if seen.is_alive else fleet.Worker.SILENT
     return fleet.Run(
         name=name,
         is_leaving=metadata.get("deletionTimestamp") is not None,
         finished_at=finished_at(body),
-        worker=state,
+        worker=fleet.Worker.of(seen and seen.is_alive),
         is_busy=name in at_work,
     )
 

@@ -13,10 +13,10 @@ from bitsmith_core.log import get_logger
 from pydantic import ValidationError
 
 from bitsmith_operator import evidence, fleet, mirror
-from bitsmith_operator.cluster import Cluster, Refused
+from bitsmith_operator.cluster import Cluster
 from bitsmith_operator.manifests import POOL_LABEL, TEMPLATE_ANNOTATION, template_digest, worker_pod
 from bitsmith_operator.objects import WorkerPool
-from bitsmith_operator.runs import Runs, run_of
+from bitsmith_operator.runs import Runs, refusal, run_of
 from bitsmith_operator.settings import OperatorSettings
 from bitsmith_operator.statuses import Statuses
 
@@ -150,12 +150,8 @@ class WorkerPools:
             log.info("pod.deleted", pod=name, pool=pool.metadata.name)
         for _ in range(planned.create):
             manifest = worker_pod(pool, self._settings.pods, suffix=secrets.token_hex(3))
-            try:
-                self._cluster.create_pod(manifest)
-            except Refused as error:
-                log.warning("pod.refused", pool=pool.metadata.name, reason=str(error))
-                return str(error)
-            log.info("pod.created", pod=manifest["metadata"]["name"], pool=pool.metadata.name)
+            if (problem := refusal(self._cluster.create_pod, manifest, pool)) is not None:
+                return problem
         return None
 
 
@@ -176,17 +172,11 @@ def _pod(
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]),
         is_dead=(pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"),
         is_leaving=metadata.get("deletionTimestamp") is not None,
-        worker=_worker(seen),
+        worker=fleet.Worker.of(seen and seen.is_alive),
         silent_since=memory.silent_since.get(name),
         is_busy=name in at_work,
         is_draining=seen is not None and seen.worker.is_draining,
     )
-
-
-def _worker(seen: jobs.workers.Seen | None) -> fleet.Worker:
-    if seen is None:
-        return fleet.Worker.ABSENT
-    return fleet.Worker.ALIVE if seen.is_alive else fleet.Worker.SILENT
 
 
 def _status(
