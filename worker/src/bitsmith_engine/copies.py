@@ -6,6 +6,7 @@ Every method must be called by all ranks, in one order, with the same place belo
 
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +113,7 @@ def _keepers(ranks: Ranks, out: Path) -> list[int]:
     """Of each rank, the first that sees its folder."""
     if ranks.size == 1:
         return [0]
-    number = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(torch.seed() % 2**62))
+    number = torch.tensor([secrets.randbits(62)])
     ranks.broadcast_(number)
     probe = out / f".ranks-{int(number):x}"
     probe.mkdir(parents=True, exist_ok=True)

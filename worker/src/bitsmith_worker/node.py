@@ -23,7 +23,7 @@ from bitsmith_core.wire import Failed, FailureClass
 from bitsmith_worker.failure import AttemptFailed
 from bitsmith_worker.machine import Machine, oom_kills
 from bitsmith_worker.order import read_order
-from bitsmith_worker.ranks import Death, Ranks, processes_of, share_of
+from bitsmith_worker.ranks import Death, Ranks, first_cause, processes_of, share_of
 from bitsmith_worker.settings import GangSettings, WorkerSettings
 from bitsmith_worker.supervisor import judge, log_tail
 from bitsmith_worker.workspace import Workspace
@@ -177,7 +177,7 @@ class _Help:
         return not self._is_over
 
     def _tell_death(self, deaths: list[Death], evidence: str, *, memory_ran_out: bool) -> None:
-        first = min(deaths, key=lambda death: death.status >= 0)
+        first = first_cause(deaths)
         if first.status >= 0:  # it may have failed because others did, and the worker knows why
             deadline = time.monotonic() + _AFTERMATH_S
             while self._goes_on() and time.monotonic() < deadline:

@@ -38,6 +38,15 @@ class Death(NamedTuple):
     status: int  # as Popen gives it, negative for a signal
 
 
+def first_cause(deaths: Sequence[Death]) -> Death:
+    """Why all ended: the first that a signal killed, which makes others fail, or else the first that failed.
+
+    Args:
+        deaths: in the order in which they were seen; at least one.
+    """
+    return min(deaths, key=lambda death: death.status >= 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """Which ranks of a run are started here, and where they find the others."""

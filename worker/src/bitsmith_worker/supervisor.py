@@ -20,7 +20,7 @@ from bitsmith_core.wire import ExitStatus, Failed, FailureClass, Finished, Line
 
 from bitsmith_worker.heartbeat import POLL_S, Ending
 from bitsmith_worker.machine import oom_kills
-from bitsmith_worker.ranks import ALONE, Death, Ranks, Share
+from bitsmith_worker.ranks import ALONE, Death, Ranks, Share, first_cause
 
 log = get_logger()
 
@@ -129,10 +129,11 @@ def decisive(status: int, last_word: Finished | Failed | None, deaths: Sequence[
     Args:
         deaths: ranks that ended badly before we ended any, in the order of their ends.
     """
-    for death in sorted(deaths, key=lambda death: death.status >= 0):  # a killed rank makes others fail; stable
-        has_reason = death.status >= 0 and isinstance(last_word, Failed)
-        return status if death.rank == 0 or has_reason or isinstance(last_word, Finished) else death.status
-    return status
+    if not deaths:
+        return status
+    cause = first_cause(deaths)
+    has_reason = cause.status >= 0 and isinstance(last_word, Failed)
+    return status if cause.rank == 0 or has_reason or isinstance(last_word, Finished) else cause.status
 
 
 def judge(
