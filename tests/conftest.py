@@ -6,8 +6,6 @@
 import os
 import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 from bitsmith_client.lab import servers
 from bitsmith_client.lab.child import Child, ChildSpec
-from bitsmith_core import files
+from bitsmith_core import files, migrations
 from bitsmith_core.db import Database, Tx
 from bitsmith_core.ids import DEFAULT_PROJECT, FileId
 from bitsmith_core.queue import Courier
@@ -81,11 +79,7 @@ def database_settings(server_folder: Path, server_processes: dict[str, Child]) -
     spec = servers.postgres(server_folder / "postgres", port=port, password=password)
     for _ in _running(spec, server_folder, server_processes):
         url = f"postgresql+psycopg://{servers.USER}:{password}@{servers.LOOPBACK}:{port}/postgres"
-        subprocess.run(
-            [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations" / "alembic.ini"), "upgrade", "head"],
-            check=True,
-            env={**os.environ, "BITSMITH_DATABASE_URL": url},
-        )
+        migrations.upgrade(url)
         yield DatabaseSettings(url=SecretStr(url))
 
 
