@@ -29,6 +29,7 @@ from tests.lifecycle.rows import pytest_generate_tests as pytest_generate_tests
 from tests.lifecycle.rows import pytest_terminal_summary as pytest_terminal_summary
 
 ROOT = Path(__file__).parents[1]
+_GROWN_BYTES = 1 << 16  # of a table: dead rows would make its scans longer
 SLOW_FIRST = ("openai", "e2e", "lifecycle", "worker", "client/test_lab.py")
 """Whole platforms: begun first, so that of several processes none is left with them at the end."""
 
@@ -111,14 +112,27 @@ def _database(database_settings: DatabaseSettings) -> Iterator[Database]:
 @pytest.fixture
 def database(_database: Database) -> Iterator[Database]:
     yield _database
-    with _database.transaction() as tx:
-        tables = tx.scalars(
-            text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
-        )
-        tx.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"))
-        tx.execute(
-            text("INSERT INTO projects (id, name) VALUES (:id, 'default')"), {"id": DEFAULT_PROJECT}
-        )  # as the migrations left it
+    _empty(_database)
+
+
+def _empty(database: Database) -> None:
+    """As the migrations left it. Deleting the few rows of a test takes a tenth of what truncating 29 tables takes."""
+    with database.transaction() as tx:
+        sizes = tx.execute(
+            text(
+                "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "AND relkind = 'r' AND relname <> 'alembic_version'"
+            )
+        ).all()
+        grown = [table for table, size in sizes if size > _GROWN_BYTES]
+        if grown:
+            tx.execute(text(f"TRUNCATE {', '.join(grown)} RESTART IDENTITY CASCADE"))
+        # Neither foreign keys nor triggers, so that tables go in any order and those that only grow go, too.
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        for table, size in sizes:
+            if 0 < size <= _GROWN_BYTES:
+                tx.execute(text(f"DELETE FROM {table}"))
+        tx.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'default')"), {"id": DEFAULT_PROJECT})
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class DiodeMix(Strict):
         default=0.0, ge=0, le=10, description="a code moves only if its momentum is this many sigmas of batch noise"
     )
     gradient_tokens: float = Field(
-        default=0.25,
+        default=0.125,
         gt=0,
         le=1,
         description="share of a batch's tokens that weight gradients are estimated from, drawn by the size of their "
