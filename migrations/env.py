@@ -12,7 +12,7 @@ MIGRATION_LOCK = 7_241_903_115  # any constant; two migrating processes must not
 
 
 def run() -> None:
-    engine = create_engine(DatabaseSettings().url.get_secret_value())  # type: ignore[call-arg]  # from the environment
+    engine = create_engine(DatabaseSettings.from_environment().url.get_secret_value())
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         connection.commit()

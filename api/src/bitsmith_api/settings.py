@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from bitsmith_core.identity.limits import Limits
-from bitsmith_core.settings import WebhookSettings
+from bitsmith_core.settings import Settings, WebhookSettings
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_API_", frozen=True, hide_input_in_errors=True)
 
     key: SecretStr = Field(min_length=8, description="bootstrap API key; everything under /v1 asks for it")
@@ -27,7 +27,8 @@ class ApiSettings(BaseSettings):
     )
 
     webhooks: WebhookSettings = Field(
-        default_factory=WebhookSettings, description="BITSMITH_WEBHOOK_*, which the scheduler reads, too"
+        default_factory=WebhookSettings.from_environment,
+        description="BITSMITH_WEBHOOK_*, which the scheduler reads, too",
     )
 
     requests_per_minute: int = Field(default=3000, ge=1, description="of one API key; a project may have its own")

@@ -1,25 +1,55 @@
-"""Where the three servers are. Read once at start from BITSMITH_*, frozen, passed down."""
+"""How programs are told things, and where the three servers are. Read once at start, frozen, passed down."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
+from typing import Self
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
-class DatabaseSettings(BaseSettings):
+class Settings(BaseSettings):
+    """What a program is told by environment variables."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """
+        Raises:
+            SystemExit: a variable is missing or makes no sense; the message names it, and never what it holds.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = [f"{cls._variable(part['loc'])}: {part['msg']}" for part in error.errors(include_input=False)]
+        except SettingsError as error:  # JSON that is none
+            wrong = [f"{cls.model_config.get('env_prefix')}*: {error}"]
+        raise SystemExit("\n".join(["the program cannot start with these environment variables:", *wrong]))
+
+    @classmethod
+    def _variable(cls, place: Sequence[int | str]) -> str:
+        """The variable's name, and where in its JSON."""
+        if not place:
+            return f"{cls.model_config.get('env_prefix')}*"
+        field, *inside = map(str, place)
+        # Where a field goes by another name, pydantic says that one.
+        name = f"{cls.model_config.get('env_prefix')}{field.upper()}" if field in cls.model_fields else field
+        return ".".join([name, *inside])
+
+
+class DatabaseSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_DATABASE_", frozen=True)
 
     url: SecretStr = Field(description="SQLAlchemy URL, postgresql+psycopg://user:password@host:port/name")
     pool_size: int = Field(default=5, ge=1, description="connections kept open per process")
 
 
-class QueueSettings(BaseSettings):
+class QueueSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_QUEUE_", frozen=True)
 
     url: SecretStr = Field(description="broker URL, redis://:password@host:port/0")
 
 
-class WebhookSettings(BaseSettings):
+class WebhookSettings(Settings):
     """Shared by who takes the addresses of webhooks and who sends to them."""
 
     model_config = SettingsConfigDict(env_prefix="BITSMITH_WEBHOOK_", frozen=True)
@@ -31,7 +61,7 @@ class WebhookSettings(BaseSettings):
     )
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_STORAGE_", frozen=True)
 
     endpoint: str = Field(description="host:port the platform's own processes reach the S3 server at")

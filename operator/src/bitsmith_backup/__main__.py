@@ -24,8 +24,8 @@ def main() -> None:
         if asked.deed == "verify":
             told = snapshot.verify(asked.folder, asked.snapshot)
         else:
-            url = DatabaseSettings().url.get_secret_value()  # type: ignore[call-arg]  # from the environment
-            store = S3Store(StorageSettings())  # type: ignore[call-arg]
+            url = DatabaseSettings.from_environment().url.get_secret_value()
+            store = S3Store(StorageSettings.from_environment())
             if asked.deed == "backup":
                 told = snapshot.take(url, store, asked.folder)
             else:

@@ -21,8 +21,8 @@ LONGEST_PAUSE_S = 30.0  # between two tries while the cluster or Postgres is awa
 def main() -> None:
     configure_logging()
     telemetry.configure("bitsmith-operator")
-    settings = OperatorSettings()  # type: ignore[call-arg]  # from the environment
-    database = Database(DatabaseSettings())  # type: ignore[call-arg]
+    settings = OperatorSettings.from_environment()
+    database = Database(DatabaseSettings.from_environment())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

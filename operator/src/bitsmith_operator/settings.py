@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bitsmith_core.ids import DEFAULT_PROJECT
+from bitsmith_core.settings import Settings
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
 class PodDefaults(BaseModel):
@@ -25,7 +26,7 @@ class PodDefaults(BaseModel):
     volume_mounts: list[dict[str, Any]] = []
 
 
-class OperatorSettings(BaseSettings):
+class OperatorSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_OPERATOR_", frozen=True)
 
     namespaces: tuple[str, ...] = Field(min_length=1, description="watched; one operator each (JSON list)")

@@ -29,16 +29,16 @@ LONGEST_PAUSE_S = 5.0  # between two tries while Postgres is away
 def main() -> None:
     configure_logging()
     telemetry.configure("bitsmith-scheduler")
-    settings = SchedulerSettings()
-    database = Database(DatabaseSettings())  # type: ignore[call-arg]  # from the environment
-    courier = Courier(QueueSettings())  # type: ignore[call-arg]
+    settings = SchedulerSettings.from_environment()
+    database = Database(DatabaseSettings.from_environment())
+    courier = Courier(QueueSettings.from_environment())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
 
     leads = threading.Event()
     log.info("scheduler.started")
-    with _janitor(database, settings, leads), Deliverer(database, WebhookSettings()):
+    with _janitor(database, settings, leads), Deliverer(database, WebhookSettings.from_environment()):
         run(database, courier, settings, stop, leads)
     courier.close()
     database.close()
@@ -47,7 +47,7 @@ def main() -> None:
 
 def _janitor(database: Database, settings: SchedulerSettings, leads: threading.Event) -> AbstractContextManager[object]:
     try:
-        store = S3Store(StorageSettings())  # type: ignore[call-arg]
+        store = S3Store(StorageSettings.from_environment())
     except ValidationError:
         log.warning("janitor.off", reason="BITSMITH_STORAGE_* is not set, so nothing is ever deleted from the store")
         return nullcontext()

@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 from bitsmith_core.jobs import Policy
+from bitsmith_core.settings import Settings
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
-class SchedulerSettings(BaseSettings):
+class SchedulerSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_SCHEDULER_", frozen=True)
 
     interval_s: float = Field(default=0.5, gt=0, description="pause between two looks at the database")

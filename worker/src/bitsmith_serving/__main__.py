@@ -13,8 +13,8 @@ SHUTDOWN_WITHIN_S = 10  # answers under way may finish
 
 def main() -> None:
     configure_logging()
-    settings = ServingSettings()  # type: ignore[call-arg]  # from the environment
-    store = S3Store(StorageSettings())  # type: ignore[call-arg]
+    settings = ServingSettings.from_environment()
+    store = S3Store(StorageSettings.from_environment())
     get_logger().info("serving.started", host=settings.host, port=settings.port, memory_bytes=settings.memory_bytes)
     uvicorn.run(
         create_app(settings, store),

@@ -5,15 +5,16 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from bitsmith_core.settings import Settings
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
 def _half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_SERVING_", frozen=True, hide_input_in_errors=True)
 
     token: SecretStr = Field(min_length=8, description="bearer token that the API shows; the same on both sides")

@@ -25,17 +25,17 @@ log = get_logger()
 
 def main() -> None:
     configure_logging()
-    settings = WorkerSettings()  # type: ignore[call-arg]  # from the environment
-    database_settings = DatabaseSettings()  # type: ignore[call-arg]
+    settings = WorkerSettings.from_environment()
+    database_settings = DatabaseSettings.from_environment()
     found = machine.look()
     if found.device == "cuda" and (settings.processes or 1) > found.devices:
         sys.exit(f"BITSMITH_WORKER_PROCESSES is {settings.processes}, but this worker sees {found.devices} GPUs.")
     for folder in workspace.sweep(settings.scratch):
         log.info("scratch.swept", folder=folder)
 
-    gang = GangSettings()
+    gang = GangSettings.from_environment()
     database = Database(database_settings)  # of one process; a worker's is that of its pool process
-    store = S3Store(StorageSettings())  # type: ignore[call-arg]
+    store = S3Store(StorageSettings.from_environment())
     if gang.is_helper:
         follow(NodeTools(settings=settings, gang=gang, database=database, store=store, machine=found))
         return
@@ -52,7 +52,7 @@ def main() -> None:
     )
     of_all_nodes = replace(found, devices=found.devices * gang.nodes)  # as alike as they must be
     presence = Presence(settings, Database(database_settings), of_all_nodes)
-    app = make_app(QueueSettings(), run_job=_taking(tools, leaving))  # type: ignore[call-arg]
+    app = make_app(QueueSettings.from_environment(), run_job=_taking(tools, leaving))
 
     def ready() -> None:
         presence.start()

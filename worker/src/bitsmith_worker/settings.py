@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Self
 
 from bitsmith_core.pools import DEFAULT_POOL, PoolName
+from bitsmith_core.settings import Settings
 from pydantic import AliasChoices, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 
 def _own_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="BITSMITH_WORKER_", frozen=True)
 
     name: str = Field(default_factory=_own_name, min_length=1, description="unique among live workers")
@@ -62,7 +63,7 @@ class WorkerSettings(BaseSettings):
         return self.lease_s * 2 / 3
 
 
-class GangSettings(BaseSettings):
+class GangSettings(Settings):
     """Several nodes that train for one job, from BITSMITH_*. One of them is the worker, the others help it."""
 
     model_config = SettingsConfigDict(env_prefix="BITSMITH_", frozen=True, populate_by_name=True)

@@ -31,11 +31,11 @@ class _Server(uvicorn.Server):
 def main() -> None:
     configure_logging()
     telemetry.configure("bitsmith-api")
-    settings = ApiSettings()  # type: ignore[call-arg]  # from the environment
+    settings = ApiSettings.from_environment()
     app = create_app(
         settings=settings,
-        database=Database(DatabaseSettings()),  # type: ignore[call-arg]
-        store=S3Store(StorageSettings()),  # type: ignore[call-arg]
+        database=Database(DatabaseSettings.from_environment()),
+        store=S3Store(StorageSettings.from_environment()),
     )
     config = uvicorn.Config(
         app,
