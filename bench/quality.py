@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bitsmith_core.bundle import AnswerLoss
-from bitsmith_core.spec import Distillation, InitialCodes, Training
+from bitsmith_core.spec import Distillation, InitialCodes, LayerMixQuantization, Training
 from bitsmith_engine.calibrate.start import uniform_plans
 from bitsmith_engine.calibrate.windows import calibration_windows
 from bitsmith_engine.evaluate.perplexity import answer_losses, perplexity
@@ -263,7 +263,7 @@ def _arguments() -> argparse.Namespace:
     common.add_argument("--resume", action="store_true", help="keep the rows that --out holds")
     common.add_argument("--windows", type=int, default=128, help="calibration windows")
     common.add_argument("--length", type=int, default=256, help="tokens per calibration window")
-    common.add_argument("--widths", type=int, nargs="+", default=[2, 4])
+    common.add_argument("--widths", type=int, nargs="+", default=list(LayerMixQuantization().widths))
     common.add_argument("--group-size", type=int, choices=[32, 64, 128], help="by width if unset, as in a job")
     common.add_argument("--sensitivity-samples", type=int, default=16)
     common.add_argument("--initial", choices=get_args(InitialCodes), default="gptq")

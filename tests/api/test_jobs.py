@@ -31,7 +31,7 @@ def test_a_submitted_job_waits_with_every_default_resolved(platform: Platform) -
         "budget_bytes": None,
         "calibration_samples": 16,
         "clip_search": True,
-        "widths": [2, 4],
+        "widths": [2, 3, 4],
         "symmetric": False,
         "group_size": None,
         "initial": "gptq",

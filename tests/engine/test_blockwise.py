@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitsmith_engine.calibrate import blockwise
-from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block, relative_error
+from bitsmith_engine.calibrate.blockwise import BlockReport, StudentLayer, fit_block, layer_steps, relative_error
 from bitsmith_engine.calibrate.latent import LatentLinear, LatentWeight
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream, advance
@@ -110,6 +110,17 @@ def test_every_token_counts_by_its_relative_error_and_by_its_energy() -> None:
     relative = (25 / 25 + 0.25 / 1) / 2
     of_energy = (25 + 0.25) / (25 + 1)
     assert relative_error(output_BTH, target_BTH).item() == pytest.approx((relative + of_energy) / 2)
+
+
+@pytest.mark.parametrize(
+    ("B", "T", "epochs", "steps", "windows"),
+    [(8, 256, 2, 8, 2), (120, 256, 2, 120, 2), (480, 256, 1, 120, 4), (480, 256, 8, 480, 8), (4, 4096, 1, 4, 1)],
+)
+def test_more_text_makes_larger_steps_before_it_makes_more(
+    B: int, T: int, epochs: int, steps: int, windows: int
+) -> None:
+    plan = layer_steps(B, T, epochs=epochs, seed=0)
+    assert (len(plan), len(plan[0])) == (steps, windows)
 
 
 def test_an_epoch_sees_every_window_once() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from bitsmith_core.spec.quantization import InitialCodes
-from bitsmith_engine.calibrate.start import start_codes
+from bitsmith_engine.calibrate.start import enough_tokens, start_codes
 from bitsmith_engine.errors import BadModel, Stopped
 from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, load_float, open_base
@@ -118,6 +118,16 @@ def test_gptq_compensates_each_layer_for_what_the_quantized_model_gives_it(base:
         expected = gptq(w_NK, grams[name], plan.schemes[0], clip_search=True)
         # Sums in another order differ in the last bit, and a weight on the edge of its cell may fall to either side.
         assert (parameters[name].codes_NK != expected.codes_NK).float().mean() < 5e-3, name
+
+
+def test_text_beyond_what_is_enough_is_not_looked_at(
+    base: Base, tokens_BT: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert enough_tokens(base) > 16 * base.config.intermediate_size
+    monkeypatch.setattr("bitsmith_engine.calibrate.start.enough_tokens", lambda base: tokens_BT.numel())
+    enough, _ = start(base, uniform(base, 3), tokens_BT, "gptq")
+    more, _ = start(base, uniform(base, 3), torch.cat([tokens_BT, torch.full((5, 48), 7)]), "gptq")
+    assert all(torch.equal(enough[name].codes_NK, more[name].codes_NK) for name in enough)
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq"])

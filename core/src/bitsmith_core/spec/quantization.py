@@ -64,7 +64,7 @@ class LayerMixQuantization(_Mix):
         le=2**53 - 1,
         description="instead of bpw: the most that codes, scales and zero points of the linear layers may take",
     )
-    widths: tuple[Width, ...] = Field(default=(2, 4), min_length=1, max_length=4, description="to choose from")
+    widths: tuple[Width, ...] = Field(default=(2, 3, 4), min_length=1, max_length=4, description="to choose from")
 
     @field_validator("widths", mode="before")
     @classmethod

@@ -44,7 +44,8 @@ FLOAT_RATE = 1e-3  # of norms and biases, whose values are of the order of one
 _BETAS = (0.9, 0.95)  # a layer sees a hundred steps; 0.999 would hardly leave the first of them
 _WARMUP_FRACTION = 0.05
 
-_STEP_TOKENS = 512  # a few samples go further in many small steps than in few large ones
+_STEPS = 120  # of a layer; more text makes steps larger, not more: half of a small step's time is Adam's
+_LEAST_TOKENS, _MOST_TOKENS = 512, 2048  # of a step: few samples go further in many small steps than in few large ones
 _PROBE_TOKENS = 4096  # that the error before and after is measured on
 
 
@@ -126,7 +127,7 @@ def fit_block(
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
     B, T, _ = inputs.shape
-    plan = step_windows(B, T, step_tokens=_STEP_TOKENS, epochs=epochs, seed=seed)
+    plan = layer_steps(B, T, epochs=epochs, seed=seed)
     schedule = Schedule(steps=len(plan), warmup_fraction=_WARMUP_FRACTION)
     for step, windows in enumerate(plan):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -146,6 +147,12 @@ def fit_block(
         return BlockReport(before, before, 0.0)
     moved = sum(int((w.level_NK.round() != old).sum()) for w, old in zip(student.weights, codes, strict=True))
     return BlockReport(before, after, moved / max(1, sum(old.numel() for old in codes)))
+
+
+def layer_steps(B: int, T: int, *, epochs: int, seed: int) -> list[Tensor]:
+    """The windows of each step."""
+    step_tokens = min(max(B * T * epochs // _STEPS, _LEAST_TOKENS), _MOST_TOKENS)
+    return step_windows(B, T, step_tokens=step_tokens, epochs=epochs, seed=seed)
 
 
 def relative_error(output_BTH: Tensor, target_BTH: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ from bitsmith_engine.quant.plan import LayerPlan, Plans, plan_layer, quantize_la
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
 
+_TOKENS_PER_FEATURE = 16  # of a layer's input: its Gram matrix is known well enough
+_LEAST_TOKENS = 1 << 15
+
 
 @torch.no_grad()
 def start_codes(
@@ -45,7 +48,7 @@ def start_codes(
 
     Args:
         plans: of every linear layer of every unit, by module path.
-        tokens_BT: int64; rtn and hqq do not look at them.
+        tokens_BT: int64; rtn and hqq do not look at them, awq and gptq at the first of them (enough_tokens).
 
     Raises:
         BadModel: a weight, or an input of a layer, is NaN or infinite.
@@ -53,7 +56,8 @@ def start_codes(
     """
     if method in ("rtn", "hqq"):
         return _from_weights(base, plans, method, runtime, observer, clip_search=clip_search), {}
-    walk = _Walk(base, plans, tokens_BT, runtime, clip_search=clip_search)
+    seen_BT = tokens_BT[: max(1, enough_tokens(base) // tokens_BT.shape[1])]
+    walk = _Walk(base, plans, seen_BT, runtime, clip_search=clip_search)
     parameters: Parameters = {}
     rest: Rest = {}
     for depth in range(walk.num_layers):
@@ -62,6 +66,12 @@ def start_codes(
         rest |= changed
         observer.progress(depth + 1, walk.num_layers)
     return {parameter.name: parameter for parameter in _in_order(parameters, plans)}, rest
+
+
+def enough_tokens(base: Base) -> int:
+    """For awq and gptq, whose four passes a decoder layer would take longer than the distillation."""
+    widest: int = max(base.config.hidden_size, base.config.intermediate_size)
+    return max(_LEAST_TOKENS, _TOKENS_PER_FEATURE * widest)
 
 
 def uniform_plans(base: Base, bits: int, *, group_size: int | None = None, symmetric: bool = False) -> Plans:
