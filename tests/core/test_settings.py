@@ -55,3 +55,10 @@ def test_variables_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> N
     assert "BITSMITH_NODE_RANK: " in said_by(GangSettings)
     monkeypatch.setenv("BITSMITH_NODE_RANK", "1")
     assert "BITSMITH_LEADER_HOST is needed" in said_by(GangSettings)
+
+
+def test_settings_that_a_program_does_without_are_given_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not StorageSettings.are_given()
+    monkeypatch.setenv("BITSMITH_STORAGE_ENDPOINT", "h:1")
+    assert StorageSettings.are_given()
+    assert "BITSMITH_STORAGE_SECRET_KEY" in said_by(StorageSettings)

@@ -1,5 +1,6 @@
 """How programs are told things, and where the three servers are. Read once at start, frozen, passed down."""
 
+import os
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Self
@@ -9,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class Settings(BaseSettings):
-    """What a program is told by environment variables."""
+    """What a program is told by environment variables, which begin with the env_prefix of the class."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -22,17 +23,23 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = [f"{cls._variable(part['loc'])}: {part['msg']}" for part in error.errors(include_input=False)]
         except SettingsError as error:  # JSON that is none
-            wrong = [f"{cls.model_config.get('env_prefix')}*: {error}"]
+            wrong = [f"{cls._variable(())}: {error}"]
         raise SystemExit("\n".join(["the program cannot start with these environment variables:", *wrong]))
+
+    @classmethod
+    def are_given(cls) -> bool:
+        """Whether there is any of their variables, for programs that do without."""
+        return any(name.startswith(cls.model_config["env_prefix"]) for name in os.environ)
 
     @classmethod
     def _variable(cls, place: Sequence[int | str]) -> str:
         """The variable's name, and where in its JSON."""
+        prefix = cls.model_config["env_prefix"]
         if not place:
-            return f"{cls.model_config.get('env_prefix')}*"
+            return f"{prefix}*"
         field, *inside = map(str, place)
         # Where a field goes by another name, pydantic says that one.
-        name = f"{cls.model_config.get('env_prefix')}{field.upper()}" if field in cls.model_fields else field
+        name = f"{prefix}{field.upper()}" if field in cls.model_fields else field
         return ".".join([name, *inside])
 
 

@@ -11,7 +11,6 @@ from bitsmith_core.log import configure_logging, get_logger
 from bitsmith_core.queue import Courier
 from bitsmith_core.settings import DatabaseSettings, QueueSettings, StorageSettings, WebhookSettings
 from bitsmith_core.storage import S3Store
-from pydantic import ValidationError
 
 from bitsmith_scheduler.deliver import Deliverer
 from bitsmith_scheduler.dispatch import UsageMeter, dispatch
@@ -46,11 +45,10 @@ def main() -> None:
 
 
 def _janitor(database: Database, settings: SchedulerSettings, leads: threading.Event) -> AbstractContextManager[object]:
-    try:
-        store = S3Store(StorageSettings.from_environment())
-    except ValidationError:
+    if not StorageSettings.are_given():
         log.warning("janitor.off", reason="BITSMITH_STORAGE_* is not set, so nothing is ever deleted from the store")
         return nullcontext()
+    store = S3Store(StorageSettings.from_environment())
     return Janitor(database, store, settings, leads=leads)
 
 
