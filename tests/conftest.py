@@ -132,6 +132,7 @@ def _empty(database: Database) -> None:
         for table, size in sizes:
             if 0 < size <= _GROWN_BYTES:
                 tx.execute(text(f"DELETE FROM {table}"))
+        tx.execute(text("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"))
         tx.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'default')"), {"id": DEFAULT_PROJECT})
 
 

@@ -77,7 +77,7 @@ def test_the_manifest_lists_every_file_and_counts_every_bit(out: Path) -> None:
     assert sum(packed.values()) == facts.quantized_bytes
     assert sum(codes.values()) * 8 / facts.quantized_weights == pytest.approx(facts.bpw_codes)
     assert facts.bpw_codes <= 3.0 < facts.bpw_effective
-    assert {layer.bits for layer in facts.layers} == {2, 4}
+    assert {layer.bits for layer in facts.layers} == {2, 3, 4}
     assert all(layer.sensitivity is not None for layer in facts.layers)
     assert {score.subject for score in manifest.scores} == {"float", "quantized", "qsft"}
     assert len({(score.task, score.comparable_key) for score in manifest.scores}) == 2
