@@ -44,7 +44,7 @@ FLOAT_RATE = 1e-3  # of norms and biases, whose values are of the order of one
 _BETAS = (0.9, 0.95)  # a layer sees a hundred steps; 0.999 would hardly leave the first of them
 _WARMUP_FRACTION = 0.05
 
-_STEPS = 120  # of a layer; more text makes steps larger, not more: half of a small step's time is Adam's
+_STEPS = 120  # of a layer; more text makes larger steps, not more: Adam's part of a step is the same for any size
 _LEAST_TOKENS, _MOST_TOKENS = 512, 2048  # of a step: few samples go further in many small steps than in few large ones
 _PROBE_TOKENS = 4096  # that the error before and after is measured on
 

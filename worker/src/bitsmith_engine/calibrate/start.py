@@ -69,7 +69,7 @@ def start_codes(
 
 
 def enough_tokens(base: Base) -> int:
-    """For awq and gptq, whose four passes a decoder layer would take longer than the distillation."""
+    """For awq and gptq, which runs every decoder layer on it once for each unit: more work than a distillation."""
     widest: int = max(base.config.hidden_size, base.config.intermediate_size)
     return max(_LEAST_TOKENS, _TOKENS_PER_FEATURE * widest)
 
