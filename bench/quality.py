@@ -4,7 +4,8 @@
     python bench/quality.py sft --model DIR --alpaca FILE --start INT4 --seeds 1 2 3
 
 ptq: perplexity of the test text: no beginning-of-sequence token, windows of --test-length tokens that do not overlap.
-All methods use the bit map of our search for a bpw, its group sizes, and the same calibration windows.
+All methods use the layer-mix of our search for a bpw, its group sizes, and the same calibration windows; ours has
+channel-mix instead where --scheme says so.
 sft: loss of held-out answers in nats a token. All methods see the same examples, order and batches.
 
 Each row is written to --out when it is there; --resume goes on after the rows that --out holds.
@@ -76,11 +77,12 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
         bpw=None,
     )
     for bpw in settings.bpw:
-        plans = ours.bit_map(
-            base, as_examples(windows_BT), runtime, bpw=bpw, widths=settings.widths, group_size=settings.group_size,
-            samples=settings.sensitivity_samples, seed=settings.seed, folder=settings.cache,
+        bit_map = partial(
+            ours.bit_map, base, as_examples(windows_BT), runtime, bpw=bpw, widths=settings.widths,
+            group_size=settings.group_size, samples=settings.sensitivity_samples, seed=settings.seed,
+            folder=settings.cache,
         )  # fmt: skip
-        grids, weights = _grids(plans), _weights(base)
+        plans, grids = bit_map(scheme=settings.scheme), _grids(bit_map(scheme="layer-mix"))
         for method in settings.methods:
             if method in OURS:
                 calibration = _calibration(settings, is_distilled=OURS[method])
@@ -91,11 +93,11 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
                     )
                     return load_quantized(base, parameters, runtime, rest)
 
-                peer = ptq.PEERS["rtn"]  # integer zero points, as ours
+                effective = ours.bits_per_weight(base, plans)
             else:
                 peer = ptq.PEERS[method]
                 make = partial(_quantized_by, peer, settings, base, runtime, grids, windows_BT)
-            effective = ptq.bits_per_weight(peer, grids, weights)
+                effective = ptq.bits_per_weight(peer, grids, _weights(base))
 
             def describe(model: Any, bits: float = effective) -> Row:
                 return {"bpw": bits}
@@ -146,8 +148,8 @@ def run_sft(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
         plans = uniform_plans(base, int(settings.start[3:]), group_size=settings.group_size)
     else:
         plans = ours.bit_map(
-            base, measured, runtime, bpw=float(settings.start), widths=settings.widths, group_size=settings.group_size,
-            samples=settings.sensitivity_samples, seed=0, folder=settings.cache,
+            base, measured, runtime, scheme=settings.scheme, bpw=float(settings.start), widths=settings.widths,
+            group_size=settings.group_size, samples=settings.sensitivity_samples, seed=0, folder=settings.cache,
         )  # fmt: skip
 
     def judge(result: Any) -> Row:
@@ -263,6 +265,7 @@ def _arguments() -> argparse.Namespace:
     common.add_argument("--resume", action="store_true", help="keep the rows that --out holds")
     common.add_argument("--windows", type=int, default=128, help="calibration windows")
     common.add_argument("--length", type=int, default=256, help="tokens per calibration window")
+    common.add_argument("--scheme", choices=get_args(ours.Mix), default="layer-mix", help="ours; peers have layer-mix")
     common.add_argument("--widths", type=int, nargs="+", default=list(LayerMixQuantization().widths))
     common.add_argument("--group-size", type=int, choices=[32, 64, 128], help="by width if unset, as in a job")
     common.add_argument("--sensitivity-samples", type=int, default=16)
@@ -287,7 +290,7 @@ def _arguments() -> argparse.Namespace:
     tune.add_argument(
         "--calibration-examples", type=int, default=0, help="that many other examples of --alpaca to calibrate on"
     )
-    tune.add_argument("--start", default="INT4", help="INT2 to INT8, or bits per weight of a layer-mix")
+    tune.add_argument("--start", default="INT4", help="INT2 to INT8, or bits per weight of a mix")
     tune.add_argument("--no-distillation", action="store_true", help="start from the first codes")
     tune.add_argument(
         "--requantize-distils", action="store_true", help="lora-requant by the whole calibration, not the first codes"

@@ -22,7 +22,7 @@ from bitsmith_engine.models.opening import open_base
 from bitsmith_engine.ports import Silent
 from bitsmith_engine.runtime import choose_runtime
 from bitsmith_engine.search.allocate import allocate, total_damage
-from bitsmith_engine.search.channels import WIDTHS, channel_plan
+from bitsmith_engine.search.channels import channel_plan
 from bitsmith_engine.search.divergence import divergences
 from bitsmith_engine.search.measuring import measure_into
 from bitsmith_engine.search.rounding import Grid
@@ -94,11 +94,10 @@ def _search(found: Sensitivity, folder: Path, bpw: float) -> dict[str, Any]:
         "units_by_width": {str(width): count for width, count in sorted(Counter(bits.values()).items())},
         "bits": bits,
     }
-    if set(WIDTHS) <= set(found.widths):
-        started = time.perf_counter()
-        plans = channel_plan(found.units, load_channels(folder), bpw=bpw)
-        row["channel_mix_s"] = round(time.perf_counter() - started, 3)
-        row["layers_of_two_widths"] = sum(len(plan.schemes) > 1 for plan in plans.values())
+    started = time.perf_counter()
+    plans = channel_plan(found.units, load_channels(folder), bpw=bpw, widths=found.widths)
+    row["channel_mix_s"] = round(time.perf_counter() - started, 3)
+    row["mixed_layers"] = sum(len(plan.schemes) > 1 for plan in plans.values())
     return row
 
 
@@ -134,7 +133,7 @@ def _budget_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['layer_mix_s']:.3f}",
             f"{row['damage']:.4g}",
             ", ".join(f"{count} INT{width}" for width, count in row["units_by_width"].items()),
-            f"{row['channel_mix_s']:.3f}" if "channel_mix_s" in row else "",
+            f"{row['channel_mix_s']:.3f}",
         ]
         for row in rows
     ]

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bitsmith_core.spec import DiodeMix as DiodeMixSettings
 from bitsmith_core.spec import Distillation, InitialCodes, Training
@@ -29,11 +29,14 @@ from bitsmith_engine.quant.storage import (
 )
 from bitsmith_engine.runtime import Runtime
 from bitsmith_engine.search.allocate import allocate, plans_of_bits
+from bitsmith_engine.search.channels import channel_plan
 from bitsmith_engine.search.measuring import measure_into
 from bitsmith_engine.search.rounding import Grid
-from bitsmith_engine.search.sensitivity import choose_calibration, load_sensitivity
+from bitsmith_engine.search.sensitivity import choose_calibration, load_channels, load_sensitivity
 from bitsmith_engine.train.loop import train
 from torch import Tensor
+
+Mix = Literal["layer-mix", "channel-mix"]
 
 
 class Calibrated(NamedTuple):
@@ -53,6 +56,7 @@ def bit_map(
     examples: Sequence[Example],
     runtime: Runtime,
     *,
+    scheme: Mix,
     bpw: float,
     widths: Sequence[int],
     group_size: int | None,
@@ -69,6 +73,8 @@ def bit_map(
         measure_into(measured, base, chosen, runtime, Silent(), widths=widths, grid=grid, seed=seed)
         (measured / "done").touch()
     units = load_sensitivity(measured).units
+    if scheme == "channel-mix":
+        return channel_plan(units, load_channels(measured), bpw=bpw, widths=widths, group_size=group_size)
     return plans_of_bits(units, allocate(units, bpw=bpw, widths=widths), group_size=group_size, symmetric=False)
 
 
@@ -156,6 +162,13 @@ def stored_bytes(base: Base, parameters: Parameters, model: Any) -> int:
     """Codes, scales and zeros as packed, and everything else in 16 bit."""
     floats: int = sum(2 * model.get_parameter(name).numel() for name in rest_names(base, parameters))
     return floats + sum(sum(packed_bytes(parameter)) for parameter in parameters.values())
+
+
+def bits_per_weight(base: Base, plans: Plans) -> float:
+    """As stored: codes, scales, zero points, and which column is whose."""
+    shapes = {name: base.weights.get(f"{name}.weight").shape for name in plans}
+    bits = sum(plan.bits_per_weight(shapes[name][0]) * shapes[name].numel() for name, plan in plans.items())
+    return bits / sum(shape.numel() for shape in shapes.values())
 
 
 def cache_of(model: str, folder: Path) -> Path:

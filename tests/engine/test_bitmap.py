@@ -3,9 +3,10 @@
 from xml.etree import ElementTree
 
 import torch
-from bitsmith_engine.quant.plan import LayerPlan, plan_channel_mix, plan_layer
+from bitsmith_engine.quant.plan import LayerPlan, plan_layer
 from bitsmith_engine.search.bitmap import bit_map
 from bitsmith_engine.search.sensitivity import LayerShape, UnitSensitivity
+from toy_plans import four_and_two
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -16,7 +17,7 @@ def unit(name: str, layer: str) -> UnitSensitivity:
 
 
 UNITS = [unit("0.qkv", "a"), unit("0.o", "b"), unit("1.qkv", "c"), unit("1.o", "d")]
-MIXED = plan_channel_mix(torch.arange(32), 128)
+MIXED = four_and_two(torch.arange(32), 128)
 PLANS: dict[str, LayerPlan] = {"a": plan_layer(2, 128), "b": plan_layer(4, 128), "c": MIXED, "d": plan_layer(2, 128)}
 
 

@@ -15,11 +15,12 @@ from bitsmith_engine.nn.assembly import REST_DTYPE
 from bitsmith_engine.nn.qlinear import QuantLinear
 from bitsmith_engine.optim.floats import Floats
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.plan import LayerPlan, plan_channel_mix, plan_layer, quantize_layer
+from bitsmith_engine.quant.plan import LayerPlan, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor, nn
 from toy_calibration import rounded, toy_windows
+from toy_plans import four_and_two
 
 RUNTIME = choose_runtime("cpu")
 N, K = 6, 128
@@ -27,7 +28,7 @@ PLANS = {
     "two bits": plan_layer(2, K),
     "four bits": plan_layer(4, K),
     "symmetric": plan_layer(4, K, symmetric=True),
-    "channel-mix": plan_channel_mix(torch.arange(0, K, 2), K),
+    "channel-mix": four_and_two(torch.arange(0, K, 2), K),
 }
 
 

@@ -186,6 +186,25 @@ def test_the_hidden_states_are_gone_when_all_layers_are_fitted(toy_model: Path, 
     assert not [name for name in left if name.startswith(("teacher", "student"))]
 
 
+def test_layers_are_fitted_on_the_first_windows_and_the_model_on_all(
+    toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = open_base(toy_model)
+    monkeypatch.setattr("bitsmith_engine.calibrate.windows._LEAST_TOKENS", 8 * 64)
+    monkeypatch.setattr("bitsmith_engine.calibrate.windows._TOKENS_PER_FEATURE", 0)
+
+    def fitted(windows: int, name: str, *, end_to_end_epochs: int) -> tuple[Parameters, Rest]:
+        settings = SETTINGS.model_copy(update={"end_to_end_epochs": end_to_end_epochs})
+        return distil(
+            base, rounded(base), {}, toy_windows(16)[:windows], settings, RUNTIME, Watcher(), seed=0,
+            folder=tmp_path / name,
+        )  # fmt: skip
+
+    assert_same_bits(fitted(16, "all", end_to_end_epochs=0), fitted(8, "first", end_to_end_epochs=0))
+    scales, first = (fitted(windows, f"{windows}", end_to_end_epochs=1)[0] for windows in (16, 8))
+    assert any(not torch.equal(scales[name].scale_NG, first[name].scale_NG) for name in scales)
+
+
 def test_floats_that_the_start_changed_are_kept_and_those_trained_are_16_bit(toy_model: Path, tmp_path: Path) -> None:
     base = open_base(toy_model)
     name = "model.layers.1.input_layernorm.weight"

@@ -14,6 +14,7 @@ from bitsmith_engine.quant.plan import (
 )
 from bitsmith_engine.quant.scheme import Scheme
 from bitsmith_engine.quant.storage import packed_bytes
+from toy_plans import four_and_two
 
 HIGH_K = torch.arange(3, 131, 2)  # 64 of 256 channels
 
@@ -23,7 +24,7 @@ def weights(N: int = 16, K: int = 256) -> torch.Tensor:
 
 
 def test_high_columns_get_four_bits_and_the_others_two() -> None:
-    plan = plan_channel_mix(HIGH_K, 256)
+    plan = four_and_two(HIGH_K, 256)
     high, low = plan.blocks("model.o")
     assert (high[0], high[1].bits) == ("model.o#4", 4)
     assert (low[0], low[1].bits) == ("model.o#2", 2)
@@ -34,13 +35,11 @@ def test_high_columns_get_four_bits_and_the_others_two() -> None:
 
 
 def test_bpw_counts_codes_by_the_channels_they_belong_to() -> None:
-    assert plan_channel_mix(HIGH_K, 256).bpw == (64 * 4 + 192 * 2) / 256
+    assert four_and_two(HIGH_K, 256).bpw == (64 * 4 + 192 * 2) / 256
     assert plan_layer(3, 256).bpw == 3
 
 
-@pytest.mark.parametrize(
-    "plan", [plan_channel_mix(HIGH_K, 256), plan_layer(4, 256), plan_layer(8, 256, symmetric=True)]
-)
+@pytest.mark.parametrize("plan", [four_and_two(HIGH_K, 256), plan_layer(4, 256), plan_layer(8, 256, symmetric=True)])
 def test_bits_per_weight_are_the_bits_that_storage_takes(plan: LayerPlan) -> None:
     blocks = quantize_layer("w", weights(), plan, clip_search=False)
     stored = sum(sum(packed_bytes(block)) for block in blocks)
@@ -50,13 +49,13 @@ def test_bits_per_weight_are_the_bits_that_storage_takes(plan: LayerPlan) -> Non
 
 @pytest.mark.parametrize(("count", "bits"), [(0, 2), (256, 4)])
 def test_no_high_channel_or_only_such_is_a_plan_of_one_block(count: int, bits: int) -> None:
-    ((name, scheme, columns_K),) = plan_channel_mix(torch.arange(count), 256).blocks("w")
+    ((name, scheme, columns_K),) = four_and_two(torch.arange(count), 256).blocks("w")
     assert (name, scheme.bits, columns_K) == ("w", bits, None)
 
 
 def test_a_plan_comes_back_from_json() -> None:
     plans = {
-        "a": plan_channel_mix(HIGH_K, 256, group_size=32),
+        "a": four_and_two(HIGH_K, 256, group_size=32),
         "b": plan_layer(3, 256, symmetric=True),
         "c": LayerPlan((Scheme(bits=4, group_size=64, zero_kind="float"),), (None,)),
     }
@@ -68,9 +67,20 @@ def test_a_plan_comes_back_from_json() -> None:
             assert (ours is None and theirs is None) or torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
 
 
+def test_a_layer_may_have_as_many_widths_as_there_are() -> None:
+    columns = {8: torch.arange(32), 3: torch.arange(64, 256), 2: torch.arange(32, 64), 4: torch.arange(0)}
+    plan = plan_channel_mix(columns, 256)
+    assert [(name, scheme.bits) for name, scheme, _ in plan.blocks("w")] == [("w#8", 8), ("w#3", 3), ("w#2", 2)]
+    assert plan.bpw == (32 * 8 + 192 * 3 + 32 * 2) / 256
+    blocks = quantize_layer("w", weights(), plan, clip_search=False)
+    assert sum(sum(packed_bytes(block)) for block in blocks) * 8 == pytest.approx(
+        plan.bits_per_weight(16) * 16 * 256, rel=0.02
+    )
+
+
 def test_a_part_that_no_group_divides_is_refused() -> None:
-    with pytest.raises(BadModel, match=r"65 of 256.*multiples of 32; use layer-mix"):
-        plan_channel_mix(torch.arange(65), 256)
+    with pytest.raises(BadModel, match=r"65 of 256.*multiple of 32; use layer-mix"):
+        four_and_two(torch.arange(65), 256)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_blocks_that_do_not_make_a_layer_are_refused(columns: tuple[torch.Tensor
 
 def test_quantizing_by_plan_rounds_each_column_on_the_grid_of_its_block() -> None:
     w_NK = weights()
-    blocks = quantize_layer("w", w_NK, plan_channel_mix(HIGH_K, 256), clip_search=True)
+    blocks = quantize_layer("w", w_NK, four_and_two(HIGH_K, 256), clip_search=True)
     error_K = (dequantize_layer(blocks, torch.float32) - w_NK).square().mean(0)
     is_high_K = torch.zeros(256, dtype=torch.bool)
     is_high_K[HIGH_K] = True
@@ -99,7 +109,7 @@ def test_quantizing_by_plan_rounds_each_column_on_the_grid_of_its_block() -> Non
 
 def test_importance_follows_the_columns_into_their_blocks() -> None:
     w_NK, importance_K = weights(), torch.arange(1.0, 257.0)
-    plan = plan_channel_mix(HIGH_K, 256)
+    plan = four_and_two(HIGH_K, 256)
     shuffled_K = torch.randperm(256, generator=torch.Generator().manual_seed(1))
     moved_high_K = shuffled_K.argsort()[HIGH_K]  # where the high channels went
 
@@ -107,7 +117,7 @@ def test_importance_follows_the_columns_into_their_blocks() -> None:
     moved = quantize_layer(
         "w",
         w_NK[:, shuffled_K],
-        plan_channel_mix(moved_high_K, 256),
+        four_and_two(moved_high_K, 256),
         clip_search=True,
         importance_K=importance_K[shuffled_K],
     )

@@ -19,12 +19,13 @@ from bitsmith_engine.optim.diodemix import DiodeMix
 from bitsmith_engine.optim.schedule import Schedule
 from bitsmith_engine.quant.affine import quantize
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.plan import plan_channel_mix, quantize_layer
+from bitsmith_engine.quant.plan import quantize_layer
 from bitsmith_engine.quant.scheme import Scheme
 from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from toy_plans import four_and_two
 from toy_sink import Recorder
 
 RUNTIME = choose_runtime("cpu")
@@ -40,7 +41,7 @@ def column_blocks(name: str = "w", N: int = 48, K: int = 128) -> list[QuantParam
     """32 channels at four bits, in a mixed order, and the others at two."""
     random = torch.Generator().manual_seed(0)
     high_K = torch.randperm(K, generator=random)[:32]
-    return quantize_layer(name, torch.randn(N, K, generator=random), plan_channel_mix(high_K, K), clip_search=True)
+    return quantize_layer(name, torch.randn(N, K, generator=random), four_and_two(high_K, K), clip_search=True)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -207,7 +208,7 @@ def toy_blocks(folder: Path) -> tuple[Any, dict[str, QuantParameter]]:
         for name in unit.layers:
             w_NK = base.weights.get(f"{name}.weight")
             high_K = torch.arange(0, w_NK.shape[1], w_NK.shape[1] // 32)
-            for block in quantize_layer(name, w_NK, plan_channel_mix(high_K, w_NK.shape[1]), clip_search=True):
+            for block in quantize_layer(name, w_NK, four_and_two(high_K, w_NK.shape[1]), clip_search=True):
                 parameters[block.name] = block
     return base, parameters
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from bitsmith_core.spec.quantization import InitialCodes
-from bitsmith_engine.calibrate.start import enough_tokens, start_codes
+from bitsmith_engine.calibrate.start import start_codes
 from bitsmith_engine.errors import BadModel, Stopped
 from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, load_float, open_base
@@ -16,10 +16,11 @@ from bitsmith_engine.ports import Silent
 from bitsmith_engine.quant.affine import quantize
 from bitsmith_engine.quant.gptq import gptq
 from bitsmith_engine.quant.parameter import by_layer, dequantize_layer
-from bitsmith_engine.quant.plan import LayerPlan, plan_channel_mix, plan_layer
+from bitsmith_engine.quant.plan import LayerPlan, plan_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
 from torch import Tensor, nn
+from toy_plans import four_and_two
 
 RUNTIME = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
 BFLOAT16 = Runtime(device=torch.device("cpu"), compute_dtype=torch.bfloat16)  # as on a GPU
@@ -64,7 +65,7 @@ def channel_mix(base: Base) -> dict[str, LayerPlan]:
     plans = {}
     for name in layer_names(base):
         K = input_features(base, name)
-        plans[name] = plan_channel_mix(torch.arange(K).view(-1, 32)[1::2].flatten().flip(0), K)
+        plans[name] = four_and_two(torch.arange(K).view(-1, 32)[1::2].flatten().flip(0), K)
     return plans
 
 
@@ -123,8 +124,8 @@ def test_gptq_compensates_each_layer_for_what_the_quantized_model_gives_it(base:
 def test_text_beyond_what_is_enough_is_not_looked_at(
     base: Base, tokens_BT: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert enough_tokens(base) > 16 * base.config.intermediate_size
-    monkeypatch.setattr("bitsmith_engine.calibrate.start.enough_tokens", lambda base: tokens_BT.numel())
+    monkeypatch.setattr("bitsmith_engine.calibrate.windows._LEAST_TOKENS", tokens_BT.numel())
+    monkeypatch.setattr("bitsmith_engine.calibrate.windows._TOKENS_PER_FEATURE", 0)
     enough, _ = start(base, uniform(base, 3), tokens_BT, "gptq")
     more, _ = start(base, uniform(base, 3), torch.cat([tokens_BT, torch.full((5, 48), 7)]), "gptq")
     assert all(torch.equal(enough[name].codes_NK, more[name].codes_NK) for name in enough)

@@ -8,7 +8,7 @@ import torch
 from bitsmith_engine.errors import BadModel
 from bitsmith_engine.quant.affine import Affine, quantize
 from bitsmith_engine.quant.parameter import QuantParameter
-from bitsmith_engine.quant.plan import plan_channel_mix, quantize_layer
+from bitsmith_engine.quant.plan import quantize_layer
 from bitsmith_engine.quant.scheme import Scheme
 from bitsmith_engine.quant.storage import (
     CODES_FILE,
@@ -20,6 +20,7 @@ from bitsmith_engine.quant.storage import (
     save_parameters,
     save_rest,
 )
+from toy_plans import four_and_two
 
 FIRST_VERSION = (Scheme(bits=2, group_size=64), Scheme(bits=4, group_size=32))
 SCHEMES = (
@@ -41,7 +42,7 @@ def parameters(schemes: tuple[Scheme, ...] = SCHEMES) -> Parameters:
 def column_blocks() -> Parameters:
     w_NK = torch.randn(6, 192, generator=torch.Generator().manual_seed(9))
     high_K = torch.arange(191, 0, -6)  # 32 channels, in an order of their own
-    blocks = quantize_layer("layers.mixed", w_NK, plan_channel_mix(high_K, 192), clip_search=False)
+    blocks = quantize_layer("layers.mixed", w_NK, four_and_two(high_K, 192), clip_search=False)
     return {block.name: block for block in blocks}
 
 

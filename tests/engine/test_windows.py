@@ -1,10 +1,12 @@
 """What calibration looks at: whole windows of the training text, the same for the same seed."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import torch
-from bitsmith_engine.calibrate.windows import calibration_windows
+from bitsmith_engine.calibrate.windows import calibration_windows, layer_windows
 from bitsmith_engine.data.examples import Example
+from bitsmith_engine.models.opening import open_base
 from torch import Tensor
 
 
@@ -53,3 +55,13 @@ def test_the_seed_decides_the_order() -> None:
     first, again, other = (calibration_windows(EXAMPLES, samples=8, length=16, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert documents(first) != documents(other)
+
+
+def test_a_layer_by_itself_is_fitted_to_the_first_windows(toy_model: Path) -> None:
+    base = open_base(toy_model)
+    tokens_BT = torch.arange(200 * 256).view(200, 256)
+    assert torch.equal(layer_windows(base, tokens_BT), tokens_BT[:128])
+    assert torch.equal(layer_windows(base, tokens_BT[:5]), tokens_BT[:5])
+    assert len(layer_windows(base, torch.zeros(2, 40_000))) == 1
+    base.config.intermediate_size = 2560
+    assert torch.equal(layer_windows(base, tokens_BT), tokens_BT[:160])

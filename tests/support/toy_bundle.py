@@ -8,8 +8,9 @@ from bitsmith_engine.export.bundle import quantization_facts, write_bf16, write_
 from bitsmith_engine.export.shards import write_shards
 from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, open_base
-from bitsmith_engine.quant.plan import LayerPlan, plan_channel_mix, plan_layer, quantize_layer
+from bitsmith_engine.quant.plan import LayerPlan, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters
+from toy_plans import four_and_two
 
 _NO_EVALS = Evals(scores=[], items=[])
 
@@ -43,7 +44,7 @@ def _rounded(base: Base) -> Parameters:
         plan_layer(2, 64),
         plan_layer(3, 64),
         plan_layer(4, 64, symmetric=True),
-        plan_channel_mix(torch.arange(1, 64, 2), 64),
+        four_and_two(torch.arange(1, 64, 2), 64),
     ]
     parameters: Parameters = {}
     layers = [layer for unit in units(base.config) for layer in unit.layers]

@@ -4,10 +4,11 @@ import torch
 from bitsmith_engine.models.architecture import units
 from bitsmith_engine.models.opening import Base, load_float
 from bitsmith_engine.nn.assembly import load_quantized
-from bitsmith_engine.quant.plan import plan_channel_mix, plan_layer, quantize_layer
+from bitsmith_engine.quant.plan import plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import choose_runtime
 from torch import Tensor
+from toy_plans import four_and_two
 
 RUNTIME = choose_runtime("cpu")
 
@@ -24,7 +25,7 @@ def rounded(base: Base, *, bits: int = 2, high_channels: int = 0) -> Parameters:
         for name in unit.layers:
             w_NK = base.weights.get(f"{name}.weight")
             K = w_NK.shape[1]
-            plan = plan_channel_mix(torch.arange(K - high_channels, K), K) if high_channels else plan_layer(bits, K)
+            plan = four_and_two(torch.arange(K - high_channels, K), K) if high_channels else plan_layer(bits, K)
             parameters |= {p.name: p for p in quantize_layer(name, w_NK, plan, clip_search=True)}
     return parameters
 

@@ -45,6 +45,20 @@ class _Mix(_Grid):
     calibration_samples: int = Field(
         default=16, ge=1, le=512, description="training examples the sensitivity of each unit is measured on"
     )
+    widths: tuple[Width, ...] = Field(default=(2, 3, 4), min_length=1, max_length=4, description="to choose from")
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _list_is_a_tuple(cls, value: Any) -> Any:
+        """To strict readers it is not, and JSON knows no tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("widths")
+    @classmethod
+    def _widths_differ(cls, value: tuple[Width, ...]) -> tuple[Width, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"widths names a width twice: {list(value)}")
+        return value
 
 
 class LayerMixQuantization(_Mix):
@@ -64,13 +78,6 @@ class LayerMixQuantization(_Mix):
         le=2**53 - 1,
         description="instead of bpw: the most that codes, scales and zero points of the linear layers may take",
     )
-    widths: tuple[Width, ...] = Field(default=(2, 3, 4), min_length=1, max_length=4, description="to choose from")
-
-    @field_validator("widths", mode="before")
-    @classmethod
-    def _list_is_a_tuple(cls, value: Any) -> Any:
-        """To strict readers it is not, and JSON knows no tuples."""
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -87,20 +94,28 @@ class LayerMixQuantization(_Mix):
 
     @model_validator(mode="after")
     def _budget_is_within_reach(self) -> Self:
-        if len(set(self.widths)) != len(self.widths):
-            raise ValueError(f"widths names a width twice: {list(self.widths)}")
         if self.bpw is None and self.budget_bytes is None:
             raise ValueError("there is no budget; give bpw or budget_bytes")
-        if self.bpw is not None and not min(self.widths) <= self.bpw <= max(self.widths):
-            raise ValueError(f"bpw {self.bpw} is outside of what the widths {sorted(self.widths)} can reach")
+        if self.bpw is not None:
+            _check_reach(self.bpw, self.widths)
         return self
 
 
 class ChannelMixQuantization(_Mix):
-    """INT4 for the most sensitive input channels of every layer, INT2 for the rest."""
+    """More bits for the input channels of a layer that are sensitive, fewer for its others; `bpw` as for layer-mix."""
 
     scheme: Literal["channel-mix"] = "channel-mix"
-    bpw: float = Field(default=3.0, ge=2.0, le=4.0, description="bits per weight, counting codes only")
+    bpw: float = Field(default=3.0, ge=2.0, le=8.0, description="bits per weight, counting codes only")
+
+    @model_validator(mode="after")
+    def _budget_is_within_reach(self) -> Self:
+        _check_reach(self.bpw, self.widths)
+        return self
+
+
+def _check_reach(bpw: float, widths: tuple[Width, ...]) -> None:
+    if not min(widths) <= bpw <= max(widths):
+        raise ValueError(f"bpw {bpw} is outside of what the widths {sorted(widths)} can reach")
 
 
 Quantization = Annotated[

@@ -108,7 +108,7 @@ def fit_block(
 
     Args:
         student: in the place of the float layer of `blocks`.
-        inputs: the student's hidden states before this layer; targets: the teacher's after it.
+        inputs: the student's hidden states before this layer; targets: the teacher's after it, of these windows first.
 
     Raises:
         Diverged: an error is NaN or infinite.

@@ -5,13 +5,15 @@ The float model runs once, layer by layer, beside the student: what is held of b
     teacher   h_0 -> layer 0 -> h_1 -> layer 1 -> .. -> h_L -> distributions
     student   h_0 -> fit 0   -> g_1 -> fit 1   -> .. -> g_L        then end to end on the distributions
 
+Layers are fitted on the first windows (calibrate.windows), the model end to end on all of them.
+
 Of 24 windows or more, one in 16 is not fitted but looked at: what is nearest to the float model on those is kept, the
 start included (calibrate.judge).
 
 Files in the run's folder (B windows of T tokens, H hidden features, k kept tokens; 2 or 4 bytes a hidden feature):
 
     start.json             what the run started from; anything else in the folder is dropped when it differs
-    teacher-D, student-D   hidden states before layer D; B * T * H numbers each, of at most two depths at a time
+    teacher-D, student-D   hidden states before layer D; at most B * T * H numbers each, of two depths at a time
     start/                 the codes it started from
     blocks/D               layer D when fitted: codes and scales, floats, and the latent weights in float16
     latents/               what the codes of the result stand for, in float16; nothing if the start was kept
@@ -30,6 +32,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from bitsmith_core.spec import Distillation
@@ -43,6 +46,7 @@ from bitsmith_engine.calibrate.judge import Judge, split_windows
 from bitsmith_engine.calibrate.snapshots import Snapshots, is_due
 from bitsmith_engine.calibrate.steps import step_windows
 from bitsmith_engine.calibrate.teacher import Stream, advance, open_distribution, store_distribution
+from bitsmith_engine.calibrate.windows import layer_windows
 from bitsmith_engine.errors import Stopped
 from bitsmith_engine.models.blocks import Blocks
 from bitsmith_engine.models.opening import Base, CausalLM
@@ -129,6 +133,7 @@ class _Run:
         self._rest = dict(rest)
         self._start_rest = rest
         self._tokens_BT = tokens_BT
+        self._windows_of = {"teacher": len(tokens_BT), "student": len(layer_windows(base, tokens_BT))}
         self._settings = settings
         self._runtime = runtime
         self._observer, self._snapshots = observer, snapshots
@@ -290,13 +295,14 @@ class _Run:
         """The student reads embeddings as its checkpoint will hold them."""
         teacher, student = self._stream("teacher", 0), self._stream("student", 0)
         for windows in teacher.passes():
-            hidden_BTH = blocks.embed(self._tokens_BT[windows].to(self._runtime.device))
-            teacher.write(windows, hidden_BTH)
+            teacher.write(windows, blocks.embed(self._tokens_BT[windows].to(self._runtime.device)))
+        for windows in student.passes():
+            hidden_BTH = teacher.read(windows)
             student.write(windows, hidden_BTH.to(REST_DTYPE).to(hidden_BTH.dtype))
 
-    def _stream(self, kind: str, depth: int) -> Stream:
-        B, T = self._tokens_BT.shape
-        return Stream(self._folder / f"{kind}-{depth}.bin", (B, T, self._base.config.hidden_size), self._runtime)
+    def _stream(self, kind: Literal["teacher", "student"], depth: int) -> Stream:
+        shape_BTH = (self._windows_of[kind], self._tokens_BT.shape[1], self._base.config.hidden_size)
+        return Stream(self._folder / f"{kind}-{depth}.bin", shape_BTH, self._runtime)
 
     def _block_folder(self, depth: int) -> Path:
         return self._folder / "blocks" / str(depth)

@@ -17,6 +17,7 @@ from torch import Tensor
 from bitsmith_engine.calibrate.awq import scale_layer
 from bitsmith_engine.calibrate.gram import input_statistics
 from bitsmith_engine.calibrate.steps import pass_windows
+from bitsmith_engine.calibrate.windows import layer_windows
 from bitsmith_engine.models.architecture import Unit, units
 from bitsmith_engine.models.blocks import Blocks, DecoderLayer
 from bitsmith_engine.models.opening import Base, build_empty, put
@@ -28,9 +29,6 @@ from bitsmith_engine.quant.parameter import QuantParameter, dequantize_layer
 from bitsmith_engine.quant.plan import LayerPlan, Plans, plan_layer, quantize_layer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
-
-_TOKENS_PER_FEATURE = 16  # of a layer's input: its Gram matrix is known well enough
-_LEAST_TOKENS = 1 << 15
 
 
 @torch.no_grad()
@@ -48,7 +46,7 @@ def start_codes(
 
     Args:
         plans: of every linear layer of every unit, by module path.
-        tokens_BT: int64; rtn and hqq do not look at them, awq and gptq at the first of them (enough_tokens).
+        tokens_BT: int64; rtn and hqq do not look at them, awq and gptq at the first of them (layer_windows).
 
     Raises:
         BadModel: a weight, or an input of a layer, is NaN or infinite.
@@ -56,8 +54,7 @@ def start_codes(
     """
     if method in ("rtn", "hqq"):
         return _from_weights(base, plans, method, runtime, observer, clip_search=clip_search), {}
-    seen_BT = tokens_BT[: max(1, enough_tokens(base) // tokens_BT.shape[1])]
-    walk = _Walk(base, plans, seen_BT, runtime, clip_search=clip_search)
+    walk = _Walk(base, plans, layer_windows(base, tokens_BT), runtime, clip_search=clip_search)
     parameters: Parameters = {}
     rest: Rest = {}
     for depth in range(walk.num_layers):
@@ -66,12 +63,6 @@ def start_codes(
         rest |= changed
         observer.progress(depth + 1, walk.num_layers)
     return {parameter.name: parameter for parameter in _in_order(parameters, plans)}, rest
-
-
-def enough_tokens(base: Base) -> int:
-    """For awq and gptq, which runs every decoder layer on it once for each unit: more work than a distillation."""
-    widest: int = max(base.config.hidden_size, base.config.intermediate_size)
-    return max(_LEAST_TOKENS, _TOKENS_PER_FEATURE * widest)
 
 
 def uniform_plans(base: Base, bits: int, *, group_size: int | None = None, symmetric: bool = False) -> Plans:

@@ -50,7 +50,6 @@ from bitsmith_engine.quant.plan import PLANS, Plans, fallback_notes
 from bitsmith_engine.quant.storage import Parameters, Rest, load_parameters, load_rest, save_parameters, save_rest
 from bitsmith_engine.search.allocate import allocate, allocate_bytes, plans_of_bits
 from bitsmith_engine.search.bitmap import bit_map
-from bitsmith_engine.search.channels import WIDTHS as CHANNEL_WIDTHS
 from bitsmith_engine.search.channels import channel_plan
 from bitsmith_engine.search.measuring import measure_into
 from bitsmith_engine.search.rounding import Grid
@@ -89,7 +88,7 @@ def measure(job: Job, folder: Path, observer: Observer) -> None:
         choose_calibration(job.examples, settings.calibration_samples, seed=job.spec.seed),
         job.runtime,
         observer,
-        widths=settings.widths if isinstance(settings, LayerMixQuantization) else CHANNEL_WIDTHS,
+        widths=settings.widths,
         grid=Grid(group_size=settings.group_size, symmetric=settings.symmetric, clip_search=settings.clip_search),
         seed=job.spec.seed,
     )
@@ -104,6 +103,7 @@ def search(job: Job, folder: Path, observer: Observer) -> None:
             found.units,
             load_channels(measured),
             bpw=settings.bpw,
+            widths=settings.widths,
             group_size=settings.group_size,
             symmetric=settings.symmetric,
         )

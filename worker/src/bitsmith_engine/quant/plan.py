@@ -1,4 +1,4 @@
-"""Which grids a layer's weight gets: one for all input channels, or a wide one for some and a narrow one for the rest.
+"""Which grids a layer's weight gets: one for all input channels, or a wider one for some than for others.
 
 A plan is decided by the search, written as JSON, and read by whatever makes the first codes.
 
@@ -90,36 +90,25 @@ def plan_layer(bits: int, K: int, *, group_size: int | None = None, symmetric: b
 
 
 def plan_channel_mix(
-    high_columns_K: Tensor,
-    K: int,
-    *,
-    group_size: int | None = None,
-    symmetric: bool = False,
-    high_bits: int = 4,
-    low_bits: int = 2,
+    columns: Mapping[int, Tensor], K: int, *, group_size: int | None = None, symmetric: bool = False
 ) -> LayerPlan:
-    """These input channels, in this order, at high_bits; the others, ascending, at low_bits.
+    """A block for each width that has input channels, in the order they come in; one width makes a plan of one block.
 
-    No high channel at all, or every channel, makes a plan of one block.
+    Args:
+        columns: by width, which of the K input channels; each has to be in one of them.
 
     Raises:
-        BadModel: a block would have a number of channels that no group size divides.
+        BadModel: a width has a number of channels that no group size divides.
     """
-    if len(high_columns_K) in (0, K):
-        return plan_layer(
-            high_bits if len(high_columns_K) == K else low_bits, K, group_size=group_size, symmetric=symmetric
-        )
-    high_columns_K = high_columns_K.to("cpu", torch.int64)
-    is_low_K = torch.ones(K, dtype=torch.bool)
-    is_low_K[high_columns_K] = False
-    low_columns_K = is_low_K.nonzero().squeeze(-1)
-    for columns_K in (high_columns_K, low_columns_K):
-        if len(columns_K) % SMALLEST_GROUP_SIZE:
+    blocks = [(bits, own_K.to("cpu", torch.int64)) for bits, own_K in columns.items() if len(own_K)]
+    if len(blocks) == 1:
+        return plan_layer(blocks[0][0], K, group_size=group_size, symmetric=symmetric)
+    for bits, own_K in blocks:
+        if len(own_K) % SMALLEST_GROUP_SIZE:
             raise BadModel(
-                f"{len(high_columns_K)} of {K} input channels cannot have a width of their own: both parts must be "
-                f"multiples of {SMALLEST_GROUP_SIZE}; use layer-mix for this base"
+                f"{len(own_K)} of {K} input channels cannot have {bits} bits of their own: every width needs a "
+                f"multiple of {SMALLEST_GROUP_SIZE}; use layer-mix for this base"
             )
-    blocks = [(high_bits, high_columns_K), (low_bits, low_columns_K)]
     return LayerPlan(
         tuple(scheme_for(bits, len(own_K), group_size=group_size, symmetric=symmetric) for bits, own_K in blocks),
         tuple(own_K for _, own_K in blocks),

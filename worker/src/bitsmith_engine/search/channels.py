@@ -1,20 +1,22 @@
-"""Which input channels of each layer get four bits, the rest two, under an exact budget of code bits.
+"""Which input channels of each layer get which width, under an exact budget of code bits.
 
-    benefit_k(u) = sum over the unit's layers of   damage_k at two bits - damage_k at four bits
+Layers of a unit read the same input, so they share out their channels alike: their columns are permuted the same way.
+Channels are ordered by what the widest width saves over the narrowest, and cut into steps of as many as a group has, so
+that the blocks of a layer divide into groups. Every step has a width of its own:
 
-Layers of a unit read the same input, so they have the same channels at four bits: their columns are permuted alike.
-Channels are taken a step at a time, the most beneficial first, so that both blocks of a layer divide into groups:
-within a unit the benefit of further steps can only fall. How many steps each unit gets is chosen over all units at
-once. As benefits are concave, taking the largest benefit per bit wherever it is would be exact but for the last step
-that fits; steps are of different sizes, so the exact knapsack, which starts from that greedy choice, has the last word.
+    damage_b(step) = sum over its channels k and the unit's layers of   damage_k at b bits
 
-Benefits are diagonal: errors of different channels are taken as independent. Rounding is measured in groups of
+What a unit loses least at each number of bits is found by dynamic programming over its steps; how many bits each unit
+gets, by the exact knapsack over all units.
+
+Damages are diagonal: errors of different channels are taken as independent. Rounding is measured in groups of
 neighbouring channels; in the plan a group holds channels of one block.
 
-Shape letters: K input features.
+Shape letters: K input features, W widths, J steps of a unit, S sums of bits over steps, beyond the narrowest width's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
@@ -26,10 +28,6 @@ from bitsmith_engine.quant.plan import Plans, plan_channel_mix
 from bitsmith_engine.search.knapsack import Option, solve
 from bitsmith_engine.search.sensitivity import Channels, UnitSensitivity
 
-LOW_BITS, HIGH_BITS = 2, 4
-WIDTHS = (LOW_BITS, HIGH_BITS)
-"""What has to be measured."""
-
 _STEPS = (64, 32)
 
 
@@ -38,42 +36,39 @@ def channel_plan(
     channels: Channels,
     *,
     bpw: float,
+    widths: Iterable[int],
     group_size: int | None = None,
     symmetric: bool = False,
 ) -> Plans:
     """The plan of each layer, in the model's order.
 
     Args:
-        bpw: mean of the code bits over all weights, LOW_BITS .. HIGH_BITS; never exceeded.
+        bpw: mean of the code bits over all weights; never exceeded.
         group_size: None chooses for each block the preferred size of its width that divides it.
 
     Raises:
         BadModel: a layer's input features are no multiple of 32.
-        BadSpec: bpw is below LOW_BITS, or the widths were not measured.
+        BadSpec: bpw is below all widths, or a width was not measured.
     """
-    orders = [_order(unit, channels) for unit in units]
-    items = [
-        _options(unit, *order, step_of(_input_features(unit), group_size))
-        for unit, order in zip(units, orders, strict=True)
-    ]
-    extra = (Fraction(repr(float(bpw))) - LOW_BITS) * sum(unit.weights for unit in units)
-    choice = solve(items, floor(extra))
+    ascending = sorted(set(widths))
+    split = [_split(unit, channels, ascending, group_size) for unit in units]
+    extra = (Fraction(repr(float(bpw))) - ascending[0]) * sum(unit.weights for unit in units)
+    choice = solve([part.options for part in split], floor(extra))
     if choice is None:
-        raise BadSpec(f"bpw {bpw} is below the {LOW_BITS} bits of channel-mix's narrow width; raise it")
+        raise BadSpec(f"bpw {bpw} is below the {ascending[0]} bits of the narrowest width; raise it")
 
     plans: Plans = {}
-    for unit, (order_K, _), taken in zip(units, orders, choice.options, strict=True):
-        K = _input_features(unit)
-        high_K = order_K[: taken * step_of(K, group_size)].sort().values
+    for unit, part, taken in zip(units, split, choice.options, strict=True):
+        columns = part.columns(taken)
         for layer in unit.layers:
             plans[layer.name] = plan_channel_mix(
-                high_K, K, group_size=group_size, symmetric=symmetric, high_bits=HIGH_BITS, low_bits=LOW_BITS
+                columns, layer.input_features, group_size=group_size, symmetric=symmetric
             )
     return plans
 
 
 def step_of(K: int, group_size: int | None) -> int:
-    """How many channels move from one block to the other at a time.
+    """How many channels have a width of their own.
 
     Raises:
         BadModel: no group divides the layer.
@@ -88,23 +83,53 @@ def step_of(K: int, group_size: int | None) -> int:
     )
 
 
-def _order(unit: UnitSensitivity, channels: Channels) -> tuple[Tensor, Tensor]:
-    """The unit's input channels from the most beneficial down, and their benefits, float64."""
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """What a unit can have: an option for every number of bits that its steps can add up to."""
+
+    widths: Sequence[int]  # ascending
+    step_JK: Tensor  # the channels of each step
+    options: Sequence[Option]  # sizes are bits beyond the narrowest width's
+    sum_of_option: Sequence[int]
+    choice_JS: Tensor  # which width step J has where the steps up to it have S bits
+
+    def columns(self, option: int) -> dict[int, Tensor]:
+        """Channels by width, the widest first, ascending within a width."""
+        by_width: dict[int, list[Tensor]] = {bits: [] for bits in reversed(self.widths)}
+        left = self.sum_of_option[option]
+        for channels_K, choice_S in zip(self.step_JK.flip(0), self.choice_JS.flip(0), strict=True):
+            bits = self.widths[int(choice_S[left])]
+            by_width[bits].append(channels_K)
+            left -= bits - self.widths[0]
+        return {bits: torch.cat(parts).sort().values for bits, parts in by_width.items() if parts}
+
+
+def _split(unit: UnitSensitivity, channels: Channels, widths: Sequence[int], group_size: int | None) -> _Split:
     damages = [channels.get(layer.name, {}) for layer in unit.layers]
-    if any(bits not in by_bits for by_bits in damages for bits in WIDTHS):
-        raise BadSpec(f"channel-mix needs the widths {list(WIDTHS)} measured; {unit.name} lacks one: measure again")
-    benefit_K = torch.stack([(by_bits[LOW_BITS] - by_bits[HIGH_BITS]).double() for by_bits in damages]).sum(0)
-    order_K = benefit_K.argsort(descending=True, stable=True)
-    return order_K, benefit_K[order_K]
+    if any(bits not in by_bits for by_bits in damages for bits in widths):
+        raise BadSpec(f"channel-mix needs the widths {list(widths)} measured; {unit.name} lacks one: measure again")
+    damage_WK = torch.stack([torch.stack([by_bits[bits].double() for by_bits in damages]).sum(0) for bits in widths])
+    order_K = (damage_WK[0] - damage_WK[-1]).argsort(descending=True, stable=True)
+    step = step_of(len(order_K), group_size)
+    least_S, choice_JS = _least(damage_WK[:, order_K].view(len(widths), -1, step).sum(-1), widths)
+    sums = [bits for bits, damage in enumerate(least_S.tolist()) if damage < torch.inf]
+    per_step = step * sum(layer.output_features for layer in unit.layers)
+    options = [Option(bits * per_step, least_S[bits].item()) for bits in sums]
+    return _Split(widths, order_K.view(-1, step), options, sums, choice_JS)
 
 
-def _options(unit: UnitSensitivity, order_K: Tensor, benefit_K: Tensor, step: int) -> list[Option]:
-    """Option j: j steps at HIGH_BITS. Sizes are bits beyond LOW_BITS, damages the benefits with their sign turned."""
-    output_features = sum(layer.output_features for layer in unit.layers)
-    gained = benefit_K.view(-1, step).sum(-1).cumsum(0).tolist()
-    bits = (HIGH_BITS - LOW_BITS) * output_features * step
-    return [Option(0, 0.0), *(Option(taken * bits, -gain) for taken, gain in enumerate(gained, start=1))]
-
-
-def _input_features(unit: UnitSensitivity) -> int:
-    return unit.layers[0].input_features
+def _least(damage_WJ: Tensor, widths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The least damage at each sum of bits, infinite where no choice of widths has that sum; and how it is reached."""
+    span = widths[-1] - widths[0]
+    J = damage_WJ.shape[1]
+    least_S = damage_WJ.new_full((span * J + 1,), torch.inf)
+    least_S[0] = 0.0
+    choice_JS = torch.zeros(J, len(least_S), dtype=torch.uint8)
+    for j in range(J):
+        candidate_WS = damage_WJ.new_full((len(widths), len(least_S)), torch.inf)
+        for w, bits in enumerate(widths):
+            shift = bits - widths[0]
+            candidate_WS[w, shift:] = least_S[: len(least_S) - shift] + damage_WJ[w, j]
+        least_S, choice_S = candidate_WS.min(0)
+        choice_JS[j] = choice_S
+    return least_S, choice_JS

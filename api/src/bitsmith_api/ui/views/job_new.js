@@ -107,7 +107,6 @@ class JobForm {
     this.fields.bpw.hidden = scheme === "uniform" || isBytes;
     this.fields.budget_bytes.hidden = !isBytes;
     this.fields.bits.hidden = scheme !== "uniform";
-    this.bpw.max = scheme === "channel-mix" ? 4 : 8;
     this.fields.epochs.hidden = this.fields.batch_size.hidden = method === "quantize";
   }
 
