@@ -138,3 +138,11 @@ def test_notes_say_where_a_group_is_not_the_one_asked_for() -> None:
     assert noted(4, 256, 64) == []
     assert noted(4, 192, None) == ["1 INT4 layers with 192 input features use groups of 64: 128 does not divide 192"]
     assert noted(2, 96, 64) == ["1 INT2 layers with 96 input features use groups of 32: 64 does not divide 96"]
+
+
+def test_notes_count_the_parts_of_layers_together() -> None:
+    plans = [four_and_two(torch.arange(count), 512) for count in (64, 192, 256)]
+    blocks = [block for plan in plans for block in quantize_layer("w", weights(2, 512), plan, clip_search=False)]
+    assert fallback_notes({str(index): block for index, block in enumerate(blocks)}) == [
+        "2 INT4 parts of layers use groups of 64: 128 does not divide their input channels"
+    ]

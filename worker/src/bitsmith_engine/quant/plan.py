@@ -5,6 +5,7 @@ A plan is decided by the search, written as JSON, and read by whatever makes the
 Shape letters: N output features, K input features.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -134,14 +135,22 @@ def quantize_layer(
 
 def fallback_notes(parameters: Mapping[str, QuantParameter], *, group_size: int | None = None) -> list[str]:
     """Where a group is smaller than was asked (or than its width prefers, if nothing was), in words."""
-    counts: dict[tuple[int, int, int], int] = {}
+    wholes: Counter[tuple[int, int, int]] = Counter()
+    blocks: Counter[tuple[int, int]] = Counter()
     for parameter in parameters.values():
-        scheme = parameter.scheme
-        if scheme.group_size != (group_size or PREFERRED_GROUP_SIZE[scheme.bits]):
-            key = (scheme.bits, scheme.group_size, parameter.shape[1])
-            counts[key] = counts.get(key, 0) + 1
+        bits, size = parameter.scheme.bits, parameter.scheme.group_size
+        if size == (group_size or PREFERRED_GROUP_SIZE[bits]):
+            continue
+        if parameter.columns_K is None:
+            wholes[bits, size, parameter.shape[1]] += 1
+        else:
+            blocks[bits, size] += 1
     return [
         f"{count} INT{bits} layers with {K} input features use groups of {size}: "
         f"{group_size or PREFERRED_GROUP_SIZE[bits]} does not divide {K}"
-        for (bits, size, K), count in sorted(counts.items())
+        for (bits, size, K), count in sorted(wholes.items())
+    ] + [
+        f"{count} INT{bits} parts of layers use groups of {size}: "
+        f"{group_size or PREFERRED_GROUP_SIZE[bits]} does not divide their input channels"
+        for (bits, size), count in sorted(blocks.items())
     ]
