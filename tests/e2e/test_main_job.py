@@ -122,6 +122,7 @@ def test_a_spec_becomes_a_scored_checkpoint(bitsmith: Bitsmith, data: dict[str, 
     assert json.loads(loaded.stdout) is True
 
 
+@pytest.mark.slow
 def test_a_version_evaluated_again_has_the_same_scores_to_the_last_bit(
     bitsmith: Bitsmith, data: dict[str, str]
 ) -> None:

@@ -177,6 +177,7 @@ def test_what_chat_cannot_do_is_refused_by_name(lab: OpenAI, trained: FineTuning
         lab.chat.completions.create(model="toy-answers@9", messages=QUESTION)
 
 
+@pytest.mark.slow
 def test_a_job_paused_in_training_goes_on_from_its_checkpoint(lab: OpenAI, data: dict[str, Any]) -> None:
     job_id = long_job(lab, data, "paused")
     wait(lab, job_id, is_training)
@@ -194,6 +195,7 @@ def test_a_job_paused_in_training_goes_on_from_its_checkpoint(lab: OpenAI, data:
     assert second["start_step"] == first["end_step"] >= max(saved)
 
 
+@pytest.mark.slow
 def test_a_job_cancelled_in_training_publishes_nothing(lab: OpenAI, data: dict[str, Any]) -> None:
     job_id = long_job(lab, data, "cancelled", epochs=100)
     wait(lab, job_id, is_training)
