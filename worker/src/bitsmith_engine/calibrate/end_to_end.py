@@ -38,7 +38,8 @@ from bitsmith_engine.ports import Observer
 from bitsmith_engine.quant.storage import Parameters, Rest
 from bitsmith_engine.runtime import Runtime
 
-_SCALES = Settings(mode="scales_only", scale_learning_rate=5e-3)
+# 64 steps from a block-wise fit of divergence 0.153 end at 0.146 with 1.5e-3, at 0.156 with 5e-3 (held-out windows).
+_SCALES = Settings(mode="scales_only", scale_learning_rate=2e-3)
 FLOAT_RATE = 1e-3  # of norms and biases, whose values are of the order of one
 _WARMUP_FRACTION = 0.1
 
