@@ -76,11 +76,11 @@ def test_training_brings_the_model_nearer_on_windows_it_never_saw(toy_model: Pat
     training = EndToEnd(
         load_quantized(base, parameters, RUNTIME),
         parameters,
-        plan=step_windows(*tokens_BT.shape, step_tokens=1024, epochs=8, seed=0),
+        plan=step_windows(*tokens_BT.shape, step_tokens=1024, epochs=20, seed=0),
         seed=0,
         folder=tmp_path,
     )
-    rest = training.run(teacher_of(base, tokens_BT), tokens_BT, RUNTIME, Silent(), done=0, total=16)
+    rest = training.run(teacher_of(base, tokens_BT), tokens_BT, RUNTIME, Silent(), done=0, total=40)
     assert divergence_from_float(base, parameters, rest, unseen_BT) < 0.97 * before
     assert all(torch.equal(p.codes_NK, codes[name]) for name, p in parameters.items())
     assert "model.norm.weight" in rest
