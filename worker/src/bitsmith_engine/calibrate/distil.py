@@ -133,7 +133,9 @@ class _Run:
         self._rest = dict(rest)
         self._start_rest = rest
         self._tokens_BT = tokens_BT
-        self._windows_of = {"teacher": len(tokens_BT), "student": len(layer_windows(base, tokens_BT))}
+        fitted = len(layer_windows(base, tokens_BT))
+        # What the teacher makes of the others is wanted end to end only.
+        self._windows_of = {"teacher": len(tokens_BT) if settings.end_to_end_epochs else fitted, "student": fitted}
         self._settings = settings
         self._runtime = runtime
         self._observer, self._snapshots = observer, snapshots
