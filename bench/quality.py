@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from bitsmith_core.bundle import AnswerLoss
 from bitsmith_core.spec import Distillation, InitialCodes, LayerMixQuantization, Training
 from bitsmith_engine.calibrate.start import uniform_plans
@@ -76,6 +77,8 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
         method="float",
         bpw=None,
     )
+    shapes = _shapes(base)
+    weights = {name: shape.numel() for name, shape in shapes.items()}
     for bpw in settings.bpw:
         bit_map = partial(
             ours.bit_map, base, as_examples(windows_BT), runtime, bpw=bpw, widths=settings.widths,
@@ -93,11 +96,11 @@ def run_ptq(settings: argparse.Namespace, base: Base, runtime: Runtime, results:
                     )
                     return load_quantized(base, parameters, runtime, rest)
 
-                effective = ours.bits_per_weight(base, plans)
+                effective = ours.bits_per_weight(plans, shapes)
             else:
                 peer = ptq.PEERS[method]
                 make = partial(_quantized_by, peer, settings, base, runtime, grids, windows_BT)
-                effective = ptq.bits_per_weight(peer, grids, _weights(base))
+                effective = ptq.bits_per_weight(peer, grids, weights)
 
             def describe(model: Any, bits: float = effective) -> Row:
                 return {"bpw": bits}
@@ -212,8 +215,8 @@ def _grids(plans: Plans) -> dict[str, Grid]:
     }
 
 
-def _weights(base: Base) -> dict[str, int]:
-    return {name: base.weights.get(f"{name}.weight").numel() for name in linear_names(base)}
+def _shapes(base: Base) -> dict[str, torch.Size]:
+    return {name: base.weights.get(f"{name}.weight").shape for name in linear_names(base)}
 
 
 def _calibration(settings: argparse.Namespace, *, is_distilled: bool) -> ours.Calibration:

@@ -2,11 +2,12 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from bitsmith_core.spec import DiodeMix as DiodeMixSettings
 from bitsmith_core.spec import Distillation, InitialCodes, Training
 from bitsmith_engine.calibrate.distil import distil, latent_reader, take_latents
@@ -164,11 +165,10 @@ def stored_bytes(base: Base, parameters: Parameters, model: Any) -> int:
     return floats + sum(sum(packed_bytes(parameter)) for parameter in parameters.values())
 
 
-def bits_per_weight(base: Base, plans: Plans) -> float:
+def bits_per_weight(plans: Plans, shapes: Mapping[str, torch.Size]) -> float:
     """As stored: codes, scales, zero points, and which column is whose."""
-    shapes = {name: base.weights.get(f"{name}.weight").shape for name in plans}
     bits = sum(plan.bits_per_weight(shapes[name][0]) * shapes[name].numel() for name, plan in plans.items())
-    return bits / sum(shape.numel() for shape in shapes.values())
+    return bits / sum(shapes[name].numel() for name in plans)
 
 
 def cache_of(model: str, folder: Path) -> Path:
