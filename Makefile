@@ -32,8 +32,8 @@ lint: setup ## formatting, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, about 12 minutes on two cores (four processes: they wait a lot)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),4) --dist loadfile --no-loadscope-reorder
+test: setup ## the fast tests: real Postgres, Valkey, S3 and processes, about 12 minutes on two cores (three processes: they wait a lot)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),3) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## the slow tests: real models, long failures
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -30,7 +30,7 @@ def random_channels(seed: int) -> dict[str, dict[int, Tensor]]:
     for layers in SHAPES.values():
         for layer, _, K in layers:
             low_K = torch.randn(K, generator=chance).mul(2).exp()
-            # A bit halves the error of some channels and quarters that of others, so that no width is best for all.
+            # Three bits leave some channels a fifth of their damage and others half, so that no width is best for all.
             third_K = low_K * torch.rand(K, generator=chance).mul(0.3).add(0.2)
             channels[layer] = {2: low_K, 3: third_K, 4: low_K * 0.1}
     return channels
